@@ -1,0 +1,163 @@
+//! What comes back: values of writes, answers of reads, push-backs.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{MemberId, Path, Refusal, SessionId, Stat, Zxid};
+
+/// What a write gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Value {
+    /// The znode was created, at this path (a sequential one's has its number).
+    Created {
+        /// Its path.
+        path: Path,
+        /// Its stat.
+        stat: Stat,
+    },
+    /// The data was set.
+    Set {
+        /// The stat afterwards.
+        stat: Stat,
+    },
+    /// So many znodes were deleted.
+    Deleted {
+        /// How many.
+        count: u64,
+    },
+    /// The check held.
+    Checked,
+    /// All steps were done; one value for each.
+    Multi(Vec<Self>),
+    /// What the procedure returned.
+    Called(Bytes),
+    /// A session was opened.
+    Opened {
+        /// Its number.
+        session: SessionId,
+        /// The timeout that was agreed, milliseconds.
+        timeout_ms: u64,
+    },
+    /// The session was closed.
+    Closed,
+}
+
+/// A write's answer: stored with the session and told once it is durable and applied.
+pub type Outcome = Result<Value, Refusal>;
+
+/// One child in a [`Page`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its stat.
+    pub stat: Stat,
+    /// Its data, when asked for.
+    pub data: Option<Bytes>,
+}
+
+/// A page of children.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// In order of their names' bytes.
+    pub children: Vec<Entry>,
+    /// There are more after the last of these.
+    pub more: bool,
+}
+
+/// What part a member has in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It plans and replicates.
+    Leader,
+    /// It votes and follows.
+    Follower,
+    /// It follows without a vote.
+    Learner,
+    /// It wants to become the leader.
+    Candidate,
+    /// Nobody reached it.
+    Unreachable,
+}
+
+/// One member in a [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: MemberId,
+    /// Its part.
+    pub role: Role,
+    /// Where clients reach it.
+    pub address: String,
+    /// The last zxid that it has applied; none when it was not reached.
+    pub zxid: Option<Zxid>,
+    /// The digest of its tree at that zxid, 32 hexadecimal digits; equal zxids have equal digests.
+    pub digest: Option<String>,
+}
+
+/// The cluster, as one member sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's id.
+    pub cluster: String,
+    /// Who leads, as far as this member knows.
+    pub leader: Option<MemberId>,
+    /// The last zxid that this member has applied.
+    pub zxid: Zxid,
+    /// The member that answered.
+    pub member: MemberId,
+    /// All members, by id.
+    pub members: Vec<MemberStatus>,
+}
+
+/// What a read gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// Of `get`.
+    Znode {
+        /// The data.
+        data: Bytes,
+        /// The stat.
+        stat: Stat,
+    },
+    /// Of `exists`.
+    Exists(Option<Stat>),
+    /// Of `children`.
+    Page(Page),
+    /// Of `status`.
+    Status(Box<Status>),
+    /// The watch stands: every matching change after `since` (asked for, or the answer's zxid) will be told.
+    Watching,
+    /// The watch is gone; no event of it follows.
+    Unwatched,
+    /// The leader has renewed the session's lease after this heartbeat was received.
+    Alive,
+}
+
+/// Not an answer: nothing was planned, send it again, as it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PushBack {
+    /// Too much is waiting; after a moment.
+    Busy,
+    /// This member has not applied what the client has seen; at another member, or after a moment.
+    Behind {
+        /// What it has applied.
+        zxid: Zxid,
+    },
+    /// There is no leader, or this member is still recovering.
+    NotReady,
+    /// The session's next sequence number is another: those from it on, in order.
+    Expected {
+        /// The sequence that the leader waits for.
+        next: u64,
+    },
+    /// A one-shot write's `until` is past, or further ahead than is allowed: with a new one, if it surely did not happen.
+    Until {
+        /// Cluster time at the leader, milliseconds.
+        now_ms: u64,
+    },
+}

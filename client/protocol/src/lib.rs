@@ -1,0 +1,29 @@
+//! The words that a client and a member both speak: paths, stats, requests, replies, events, and their bytes.
+//!
+//! Pure data: no IO, no clock, no async, no randomness. A frame on the wire is a 4-byte little-endian length and
+//! that many bytes of CBOR ([`codec`]); lengths are checked against [`limits`] before anything is allocated.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answer;
+mod change;
+pub mod codec;
+mod id;
+pub mod limits;
+mod message;
+mod path;
+mod refusal;
+mod request;
+mod stat;
+
+pub use answer::{Answer, Entry, MemberStatus, Outcome, Page, PushBack, Role, Status, Value};
+pub use change::{Change, ChangeKind};
+pub use id::{Fence, MemberId, Nonce, ParseFenceError, SessionId, WatchId, Zxid};
+pub use message::{
+    Attach, Attached, ClientMessage, Endpoint, Hello, NO_REQUEST, PROTOCOL_VERSION, RequestId, ServerMessage, Welcome,
+};
+pub use path::{Path, PathError};
+pub use refusal::Refusal;
+pub use request::{
+    Call, Check, Consistency, Create, Delete, Kind, Op, Query, Scope, Set, Step, WatchRequest,
+};
+pub use stat::Stat;

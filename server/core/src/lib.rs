@@ -1,0 +1,20 @@
+//! Plan and apply: what a request means, and how what was planned becomes state. Pure and synchronous.
+//!
+//! No IO, no clock, no async, no randomness: the view, the request and the time come in, a transaction goes out. The
+//! same inputs give the same bytes.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod apply;
+pub mod digest;
+pub mod entry;
+mod fault;
+pub mod memory;
+mod op;
+pub mod plan;
+pub mod query;
+pub mod row;
+mod table;
+pub mod view;
+
+pub use fault::Fault;
+pub use table::{Table, ZnodeId, key};

@@ -1,0 +1,121 @@
+//! The only door to a transaction: a request, seen against the view at a given time, becomes rows, changes, a reply.
+
+use bytes::Bytes;
+use conclave_protocol::{Fence, Nonce, Op, PushBack, Refusal, SessionId, Zxid};
+
+use crate::view::Tx;
+
+/// A request as it reaches the leader.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Request {
+    /// Who asks: the URI of its certificate. Empty for the leader itself.
+    pub principal: String,
+    /// By which right it is done once.
+    pub asked: Asked,
+    /// Only while this holds.
+    pub fence: Option<Fence>,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// How a request is recognised when it comes again.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Asked {
+    /// In a session, by its sequence.
+    Session {
+        /// Which session.
+        session: SessionId,
+        /// Its sequence there.
+        sequence: u64,
+        /// The lowest sequence that the client has no reply to.
+        floor: u64,
+    },
+    /// By a nonce that is remembered until a time.
+    Once {
+        /// The nonce.
+        nonce: Nonce,
+        /// Until when, milliseconds of cluster time.
+        until_ms: u64,
+    },
+    /// The leader's own: it is never sent, so it never comes again.
+    Leader,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Work {
+    /// A client's operation.
+    Op(Op),
+    /// Opens a session (asked once).
+    Open {
+        /// The timeout that is wanted, milliseconds.
+        timeout_ms: u64,
+    },
+    /// Ends a session that was not renewed (the leader's own).
+    Expire {
+        /// Which one.
+        session: SessionId,
+    },
+    /// Writes the time down (the leader's own, when idle).
+    Stamp,
+    /// Forgets one-shot writes whose `until` has passed (the leader's own).
+    Forget,
+    /// Makes the first transaction (the leader's own, iff the last zxid is 0).
+    Genesis {
+        /// Plugins that every new cluster has.
+        plugins: Vec<Install>,
+    },
+}
+
+/// A plugin to install.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Install {
+    /// The name that it is called by.
+    pub name: String,
+    /// SHA-256 of the component.
+    pub digest: [u8; 32],
+    /// The component.
+    pub component: Bytes,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is this transaction, done or refused: the member that asked learns it when it has applied it.
+    Planned(Zxid),
+    /// It was answered before, or its session is gone: when the member that asked has applied this zxid, its own state
+    /// tells.
+    Look(Zxid),
+    /// Its reply was acknowledged: nobody waits for it.
+    Dropped,
+    /// Nothing was planned.
+    PushBack(PushBack),
+}
+
+/// Runs plugins' procedures inside the transaction that is being planned.
+pub trait Procedures: Send {
+    /// Makes a component ready to run, or says why it can never run. Called for every plugin before the first plan.
+    ///
+    /// # Errors
+    /// Why the component can't be run.
+    fn prepare(&mut self, digest: [u8; 32], component: &[u8]) -> Result<(), String>;
+
+    /// Runs a procedure. The transaction is handed in and comes back, with what the procedure wrote to it; when the
+    /// answer is a refusal, the caller drops it.
+    fn call(&mut self, tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>);
+}
+
+/// A procedure call.
+#[derive(Clone, Debug)]
+pub struct Procedure {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its component.
+    pub digest: [u8; 32],
+    /// Its settings.
+    pub settings: Bytes,
+    /// The procedure's name.
+    pub procedure: String,
+    /// Its arguments.
+    pub args: Bytes,
+}
