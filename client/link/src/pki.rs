@@ -126,7 +126,7 @@ impl FromStr for Serial {
         if !fits {
             return Err(invalid());
         }
-        let even = if digits.len() % 2 == 0 { digits } else { format!("0{digits}") };
+        let even = if digits.len().is_multiple_of(2) { digits } else { format!("0{digits}") };
         let bytes: Result<Vec<u8>, _> =
             (0..even.len()).step_by(2).map(|at| u8::from_str_radix(&even[at..at + 2], 16)).collect();
         Ok(Self::from_bytes(&bytes.map_err(|_| invalid())?))
@@ -299,8 +299,7 @@ impl Authority {
     /// # Errors
     /// [`Error::NotOurs`] when it is of another plane or trust domain, [`Error::Crypto`] when it cannot be read.
     pub fn renew(&self, cert_pem: &str, key_pem: &str, days: u32) -> Result<Issued, Error> {
-        let der =
-            CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|e| Error::Crypto(e.to_string()))?;
+        let der = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|e| Error::Crypto(e.to_string()))?;
         let principal = summary_of(&der).map_err(Error::Crypto)?.principal;
         self.issue_for_key(&Spec::new(principal, days), KeyPair::from_pem(key_pem)?)
     }

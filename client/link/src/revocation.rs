@@ -30,8 +30,7 @@ impl List {
         let pem = files::read(path)?;
         let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes())
             .map_err(|e| Error::unreadable(path, format!("no revocation list in PEM form: {e}")))?;
-        let (_, parsed) =
-            CertificateRevocationList::from_der(&der).map_err(|e| Error::unreadable(path, e))?;
+        let (_, parsed) = CertificateRevocationList::from_der(&der).map_err(|e| Error::unreadable(path, e))?;
         let number = parsed.crl_number().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         let entries = parsed
             .iter_revoked_certificates()

@@ -60,9 +60,13 @@ struct Bounds {
 const fn bounds(plane: Plane) -> Bounds {
     match plane {
         // One ordered stream, and a few for bulk data. A stream holds one frame of the largest size.
-        Plane::Client => Bounds { streams: 32, stream_bytes: 2 << 20, connection_bytes: 8 << 20, unsent_bytes: 8 << 20 },
+        Plane::Client => {
+            Bounds { streams: 32, stream_bytes: 2 << 20, connection_bytes: 8 << 20, unsent_bytes: 8 << 20 }
+        }
         // Few peers, and a snapshot must fill a long fat link while appends go on beside it.
-        Plane::Peer => Bounds { streams: 256, stream_bytes: 8 << 20, connection_bytes: 32 << 20, unsent_bytes: 32 << 20 },
+        Plane::Peer => {
+            Bounds { streams: 256, stream_bytes: 8 << 20, connection_bytes: 32 << 20, unsent_bytes: 32 << 20 }
+        }
     }
 }
 
