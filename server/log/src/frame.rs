@@ -175,7 +175,17 @@ mod tests {
     use super::*;
 
     fn sample() -> Header {
-        Header { of: Type::Entry, kind: 7, length: 5, sequence: 9, durable: 4, index: 3, term: 2, committed: 1, chain: 8 }
+        Header {
+            of: Type::Entry,
+            kind: 7,
+            length: 5,
+            sequence: 9,
+            durable: 4,
+            index: 3,
+            term: 2,
+            committed: 1,
+            chain: 8,
+        }
     }
 
     #[test]

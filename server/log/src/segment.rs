@@ -26,6 +26,8 @@ pub(crate) struct Head {
 /// Of the format; a reader refuses others.
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 56;
+/// Where a segment's second frame starts.
+pub(crate) const HEAD_END: usize = HEADER + HEAD_BYTES;
 /// A new segment is built under this name and renamed when it is durable: so a segment's name always has a
 /// whole head, and a damaged head is damage.
 pub(crate) const UNFINISHED: &str = "next.tmp";
@@ -139,7 +141,7 @@ pub(crate) fn judge_end(bytes: &[u8], end: usize, next: u64, salt: u64, name: &s
 }
 
 /// Whether `[start, end)` can be what a cut-short write left in a place that was all zeros: a sector's share of
-/// it is missing, or it and all after it stops in mid-sector.
+/// it is missing.
 fn looks_torn(bytes: &[u8], start: usize, end: usize) -> bool {
     let mut from = start;
     while from < end {
@@ -149,9 +151,7 @@ fn looks_torn(bytes: &[u8], start: usize, end: usize) -> bool {
         }
         from = to;
     }
-    // A write cut in mid-sector: at least two words missing at the end, and nothing behind it.
-    let missing = end.saturating_sub(16).max(start);
-    bytes[missing..].iter().all(|b| *b == 0)
+    false
 }
 
 #[cfg(test)]
