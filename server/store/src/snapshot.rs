@@ -1,0 +1,143 @@
+//! One state, read in one transaction, every row verified.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use conclave_core::apply::Local;
+use conclave_core::digest::{Digest, RowHash};
+use conclave_core::view::{Base, Row};
+use conclave_core::{Fault, Table, key, row};
+use conclave_protocol::Zxid;
+use heed::{RoTxn, WithoutTls};
+
+use crate::Store;
+use crate::error::storage;
+
+/// The state as of one commit. It owns what it needs, so it can be moved between threads; while it is held, LMDB can't
+/// use again the pages that later commits free: never hold one while waiting.
+pub struct Snapshot {
+    /// Before `store`, so that it is closed first.
+    txn: RoTxn<'static, WithoutTls>,
+    store: Store,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("commit", &self.txn.id()).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn new(store: Store) -> Result<Self, Fault> {
+        let txn = store.0.env.clone().static_read_txn().map_err(storage)?;
+        store.0.reader_opened(txn.id());
+        Ok(Self { txn, store })
+    }
+
+    /// What is kept beside the tables: chain, digest, the last entry applied, membership.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    pub fn local(&self) -> Result<Local, Fault> {
+        self.store.0.read_local(&self.txn)
+    }
+
+    /// What the next transaction builds on; before genesis, zeroes.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    pub fn state(&self) -> Result<row::State, Fault> {
+        let state = self.row(Table::State, key::STATE)?;
+        state.map_or_else(|| Ok(row::State::default()), |state| row::decode(Table::State, &state))
+    }
+
+    /// The last transaction that it holds.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    pub fn zxid(&self) -> Result<Zxid, Fault> {
+        Ok(self.state()?.zxid)
+    }
+
+    /// Reads every row, the history's too, verifies it, and adds up the digest anew: it equals the one in
+    /// [`Self::local`], or the tables are damaged in a way that no single row shows. Takes as long as the tree is
+    /// large, and pins pages meanwhile.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    pub fn scrub(&self) -> Result<Digest, Fault> {
+        let mut digest = Digest::default();
+        for table in Table::ALL {
+            for row in self.store.0.table(table).iter(&self.txn).map_err(storage)? {
+                let (key, stored) = row.map_err(storage)?;
+                let (hash, _) = verify(table, key, stored)?;
+                if table.is_digested() {
+                    digest.add(hash);
+                }
+            }
+        }
+        Ok(digest)
+    }
+}
+
+impl Base for Snapshot {
+    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if key.is_empty() {
+            // LMDB takes it for a mistake; no table has such a key.
+            return Ok(None);
+        }
+        let Some(stored) = self.store.0.table(table).get(&self.txn, key).map_err(storage)? else { return Ok(None) };
+        let (_, value) = verify(table, key, stored)?;
+        Ok(Some(Bytes::copy_from_slice(value)))
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Fault> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let start = match start {
+            // As above: the empty key is before all others.
+            Bound::Included([]) | Bound::Excluded([]) => Bound::Unbounded,
+            start => start,
+        };
+        let mut rows = Vec::new();
+        for row in self.store.0.table(table).range(&self.txn, &(start, Bound::Unbounded)).map_err(storage)?.take(limit)
+        {
+            let (key, stored) = row.map_err(storage)?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            let (_, value) = verify(table, key, stored)?;
+            rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+        }
+        Ok(rows)
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.store.0.reader_closed(self.txn.id());
+    }
+}
+
+/// Takes a stored row apart, and verifies it.
+fn verify<'a>(table: Table, key: &[u8], stored: &'a [u8]) -> Result<(RowHash, &'a [u8]), Fault> {
+    if let Some((hash, value)) = split(stored)
+        && hash == RowHash::of(table, key, value)
+    {
+        return Ok((hash, value));
+    }
+    Err(damaged(table, key))
+}
+
+/// The hash and the value of a stored row.
+pub(crate) fn split(stored: &[u8]) -> Option<(RowHash, &[u8])> {
+    let (hash, value) = stored.split_first_chunk::<{ RowHash::BYTES }>()?;
+    Some((RowHash(u128::from_be_bytes(*hash)), value))
+}
+
+/// That this row is not what was written.
+pub(crate) fn damaged(table: Table, key: &[u8]) -> Fault {
+    Fault::Damaged { table, key: key.iter().map(|byte| format!("{byte:02x}")).collect() }
+}

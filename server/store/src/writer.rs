@@ -1,0 +1,115 @@
+//! The only writer: a batch of entries, and what is kept beside the tables, in one transaction.
+
+use std::io::Write;
+
+use conclave_core::apply::{Local, Tables};
+use conclave_core::digest::RowHash;
+use conclave_core::{Fault, Table};
+use heed::RwTxn;
+
+use crate::Store;
+use crate::error::storage;
+use crate::snapshot::{damaged, split};
+use crate::store::Shared;
+
+/// The longest key that LMDB takes. The protocol's limits keep keys far below it.
+const KEY_BYTES: usize = 511;
+
+/// Writes the tables. There is one, so it keeps what lies beside them in memory.
+#[derive(Debug)]
+pub struct Writer {
+    store: Store,
+    local: Local,
+}
+
+impl Writer {
+    pub(crate) fn new(store: Store) -> Result<Self, Fault> {
+        let txn = store.0.env.read_txn().map_err(storage)?;
+        let local = store.0.read_local(&txn)?;
+        drop(txn);
+        Ok(Self { store, local })
+    }
+
+    /// What is kept beside the tables, as of the last commit.
+    #[must_use]
+    pub fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Writes a batch in one transaction, `Local` included. `before_commit` sees what will be committed: there the
+    /// caller waits until the log has written up to `applied`. When either fails, nothing of the batch was done.
+    ///
+    /// The commit is not synced: it survives this process, and the machine only after [`Store::sync`].
+    ///
+    /// # Errors
+    /// The closures' own, or [`Fault::Storage`]; after the latter from a commit, every write fails.
+    pub fn write<R>(
+        &mut self,
+        batch: impl FnOnce(&mut dyn Tables) -> Result<R, Fault>,
+        before_commit: impl FnOnce(&Local) -> Result<(), Fault>,
+    ) -> Result<R, Fault> {
+        let shared = &*self.store.0;
+        shared.check()?;
+        let txn = shared.env.write_txn().map_err(storage)?;
+        let mut writing = Writing { shared, txn, local: self.local.clone() };
+        let done = batch(&mut writing)?;
+        let Writing { mut txn, local, .. } = writing;
+        if local != self.local {
+            shared.write_local(&mut txn, &local)?;
+        }
+        before_commit(&local)?;
+        shared.keep(txn.commit().map_err(storage))?;
+        self.local = local;
+        Ok(done)
+    }
+
+    /// Syncs, and marks the tables as closed: the next open believes them, in another boot too. Readers may go on, until
+    /// the last of them is dropped nobody else can open the tables.
+    ///
+    /// A writer that is dropped instead counts as a crash.
+    ///
+    /// # Errors
+    /// [`Fault::Storage`]: the tables count as not closed.
+    pub fn close(self) -> Result<(), Fault> {
+        self.store.0.close()
+    }
+}
+
+/// A batch that is being written.
+struct Writing<'a> {
+    shared: &'a Shared,
+    txn: RwTxn<'a>,
+    local: Local,
+}
+
+impl Tables for Writing<'_> {
+    fn write(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<Option<RowHash>, Fault> {
+        if key.is_empty() || key.len() > KEY_BYTES {
+            let bytes = key.len();
+            return Err(Fault::Invariant(format!("a key of {bytes} bytes for table {}", table.name())));
+        }
+        let rows = self.shared.table(table);
+        let old = match rows.get(&self.txn, key).map_err(storage)? {
+            // The stored hash is what the digest was made of; whether the value still has it, readers check.
+            Some(stored) => Some(split(stored).ok_or_else(|| damaged(table, key))?.0),
+            None => None,
+        };
+        match value {
+            Some(value) => {
+                let hash = RowHash::of(table, key, value).0.to_be_bytes();
+                rows.put_reserved(&mut self.txn, key, hash.len() + value.len(), |row| {
+                    row.write_all(&hash)?;
+                    row.write_all(value)
+                })
+                .map_err(storage)?;
+            }
+            None if old.is_some() => _ = rows.delete(&mut self.txn, key).map_err(storage)?,
+            None => {}
+        }
+        Ok(old)
+    }
+
+    fn local(&mut self) -> &mut Local {
+        &mut self.local
+    }
+}
