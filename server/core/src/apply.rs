@@ -1,10 +1,11 @@
 //! What every member does with an entry: check the chain, write its rows, verify the digest.
 
 use bytes::Bytes;
+use conclave_protocol::{Change, Zxid, limits};
 
 use crate::digest::{Chain, Digest, RowHash};
 use crate::entry::Entry;
-use crate::{Fault, Table};
+use crate::{Fault, Table, key, row};
 
 /// What a member keeps beside the tables, in the same transaction, and outside the digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,3 +58,64 @@ impl Digest {
         Self(local.digest)
     }
 }
+
+/// Applies an entry of the log: writes its rows, keeps its changes, and verifies the digest.
+///
+/// # Errors
+/// A fault of this member: what was written must be dropped, with all that [`Tables::local`] gave.
+pub fn apply(tables: &mut dyn Tables, at: Position, payload: &[u8]) -> Result<Applied, Fault> {
+    let entry = Entry::decode(payload)?;
+    // Only what the log holds decides: every member comes to the same.
+    if entry.prev != tables.local().chain || entry.term != at.term {
+        tables.local().applied = Some(at);
+        return Ok(Applied::Void);
+    }
+    let mut digest = Digest::of(tables.local());
+    for row in &entry.rows {
+        let table = Table::of_number(row.table).filter(|table| table.is_digested());
+        let table = table.ok_or_else(|| Fault::Entry(format!("it writes to a table of number {}", row.table)))?;
+        let value = row.value.as_deref();
+        if let Some(before) = tables.write(table, &row.key, value)? {
+            digest.remove(before);
+        }
+        if let Some(value) = value {
+            digest.add(RowHash::of(table, &row.key, value));
+        }
+    }
+    if digest.0 != entry.digest {
+        return Err(Fault::Digest { zxid: entry.last(), computed: digest.0, expected: entry.digest });
+    }
+    keep(tables, &entry)?;
+    let local = tables.local();
+    local.chain = Chain::after(payload);
+    local.digest = digest.0;
+    local.applied = Some(at);
+    Ok(Applied::Done(entry))
+}
+
+/// Notes an entry of the log that changes no row: a blank one, or a membership.
+pub fn skip(tables: &mut dyn Tables, at: Position, membership: Option<Bytes>) {
+    let local = tables.local();
+    local.applied = Some(at);
+    if let Some(membership) = membership {
+        local.membership = membership;
+    }
+}
+
+/// Adds an entry's changes to the history, and drops as many transactions at its other end.
+fn keep(tables: &mut dyn Tables, entry: &Entry) -> Result<(), Fault> {
+    for (zxid, transaction) in entry.numbered() {
+        if !transaction.changes.is_empty() {
+            let row = row::encode(&ChangesRef(&transaction.changes));
+            tables.write(Table::Change, &key::change(zxid), Some(&row))?;
+        }
+        if let Some(old) = zxid.0.checked_sub(limits::HISTORY_TRANSACTIONS).filter(|old| *old > 0) {
+            tables.write(Table::Change, &key::change(Zxid(old)), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of [`row::Changes`], without a copy of them.
+#[derive(serde::Serialize)]
+struct ChangesRef<'a>(&'a [Change]);

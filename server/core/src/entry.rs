@@ -85,21 +85,35 @@ impl Entry {
     /// # Errors
     /// A [`Fault`]: the log's checksums were right, so this is damage or a version that we cannot read.
     pub fn decode(payload: &[u8]) -> Result<Self, Fault> {
-        match payload.split_first() {
-            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| Fault::Entry(error.to_string())),
-            Some((format, _)) => Err(Fault::Entry(format!("it has format {format}, this version reads {FORMAT}"))),
-            None => Err(Fault::Entry("it is empty".to_owned())),
+        let entry: Self = match payload.split_first() {
+            Some((&FORMAT, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((entry, [])) => entry,
+                Ok((_, rest)) => return Err(Fault::Entry(format!("{} bytes follow it", rest.len()))),
+                Err(error) => return Err(Fault::Entry(error.to_string())),
+            },
+            Some((format, _)) => {
+                return Err(Fault::Entry(format!("it has format {format}, this version reads {FORMAT}")));
+            }
+            None => return Err(Fault::Entry("it is empty".to_owned())),
+        };
+        if entry.base.0.checked_add(entry.transactions.len() as u64).is_none() {
+            return Err(Fault::Entry(format!("its zxids begin at {}", entry.base)));
         }
+        let place = |row: usize| (entry.rows[row].table, &entry.rows[row].key);
+        if let Some(row) = (1..entry.rows.len()).find(|row| place(row - 1) >= place(*row)) {
+            return Err(Fault::Entry(format!("its rows are not sorted, each once, at number {row}")));
+        }
+        Ok(entry)
     }
 
     /// The last transaction in it.
     #[must_use]
     pub fn last(&self) -> Zxid {
-        Zxid(self.base.0 + self.transactions.len() as u64)
+        Zxid(self.base.0.saturating_add(self.transactions.len() as u64))
     }
 
     /// Its transactions with their zxids.
     pub fn numbered(&self) -> impl Iterator<Item = (Zxid, &Transaction)> {
-        (self.base.0 + 1..).map(Zxid).zip(&self.transactions)
+        (self.base.0.saturating_add(1)..).map(Zxid).zip(&self.transactions)
     }
 }

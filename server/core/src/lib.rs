@@ -5,16 +5,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod apply;
+mod authority;
 pub mod digest;
 pub mod entry;
 mod fault;
+mod layer;
 pub mod memory;
 mod op;
 pub mod plan;
 pub mod query;
 pub mod row;
 mod table;
+mod tree;
+mod tx;
 pub mod view;
 
+pub use authority::{Action, authorize};
 pub use fault::Fault;
 pub use table::{Table, ZnodeId, key};

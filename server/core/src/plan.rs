@@ -1,9 +1,15 @@
 //! The only door to a transaction: a request, seen against the view at a given time, becomes rows, changes, a reply.
 
+mod pending;
+mod planner;
+mod replies;
+
 use bytes::Bytes;
 use conclave_protocol::{Fence, Nonce, Op, PushBack, Refusal, SessionId, Zxid};
 
 use crate::view::Tx;
+
+pub use planner::{Cut, Planner};
 
 /// A request as it reaches the leader.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,7 +1,7 @@
 //! What rows hold, and their bytes: a format byte, then postcard.
 
 use bytes::Bytes;
-use conclave_protocol::{Change, SessionId, Stat, Zxid};
+use conclave_protocol::{Change, Path, SessionId, Stat, Zxid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ pub struct Session {
     pub next: u64,
     /// How many ephemeral znodes it owns.
     pub owned: u64,
+    /// What ending it would write for them, in bytes at most: bounded when they are created, so that it fits an entry.
+    pub owned_bytes: u64,
     /// Bytes of its unacknowledged replies, wherever they lie.
     pub reply_bytes: u64,
     /// The replies to `floor..next` that lie in this row, in order; those missing have rows of their own.
@@ -67,6 +69,13 @@ pub struct Once {
     pub until_ms: u64,
     /// What was answered.
     pub reply: Reply,
+}
+
+/// One ephemeral znode of a session. Paths never change, so that the session's end need not look them up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// Where it is.
+    pub path: Path,
 }
 
 /// An installed plugin.
@@ -118,9 +127,8 @@ pub fn decode<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, Faul
     }
 }
 
-/// The owner of a znode, when it is ephemeral.
 impl Znode {
-    /// The session that it goes with.
+    /// The session that it goes with, when it is ephemeral.
     #[must_use]
     pub fn owner(&self) -> Option<SessionId> {
         self.stat.owner

@@ -8,9 +8,9 @@ use conclave_protocol::{SessionId, Zxid};
 pub enum Table {
     /// Znode id → [`row::Znode`](crate::row::Znode).
     Znode = 1,
-    /// Znode id → its data.
+    /// Znode id → its data, as it is; no row when it is empty.
     Data = 2,
-    /// (parent's id, name) → the child's id: children in order of their names' bytes.
+    /// (parent's id, name) → the child's [`ZnodeId`]: children in order of their names' bytes.
     Child = 3,
     /// Session id → [`row::Session`](crate::row::Session).
     Session = 4,
@@ -20,7 +20,7 @@ pub enum Table {
     Once = 6,
     /// (deadline, key of `Once`) → (): which one-shot writes can be forgotten.
     Expiry = 7,
-    /// (session, znode id) → (): the ephemeral znodes of a session.
+    /// (session, znode id) → [`row::Owned`](crate::row::Owned): the ephemeral znodes of a session.
     Owned = 8,
     /// Zxid → its changes; bounded, trimmed when applied, not in the digest.
     Change = 9,

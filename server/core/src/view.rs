@@ -1,11 +1,15 @@
-//! What a plan sees: an applied state, the overlay of rows planned since, and the rows of the transaction at hand.
+//! What a plan sees: an applied state, and over it the overlay of rows that were planned since.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use conclave_protocol::Zxid;
 
+use crate::layer::Layer;
 use crate::{Fault, Table};
+
+pub use crate::tx::{Stop, Tx};
 
 /// One applied state, unchanging while it is held: one read transaction of the store, or tables in memory.
 ///
@@ -17,8 +21,8 @@ pub trait Base: Send {
     /// A fault of this member.
     fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault>;
 
-    /// Rows whose keys start with `prefix` and come after `after` (exclusive; none: from the first), in order, at most
-    /// `limit` of them.
+    /// Rows whose keys start with `prefix` and come after `after` (exclusive; none, or one before the prefix: from the
+    /// first), in order, at most `limit` of them. The prefix may be empty: the whole table.
     ///
     /// # Errors
     /// A fault of this member.
@@ -39,7 +43,7 @@ struct Over {
 /// A base, and the rows planned over it.
 pub struct View {
     base: Box<dyn Base>,
-    overlay: BTreeMap<(Table, Vec<u8>), Over>,
+    overlay: Layer<Over>,
     /// Which keys each transaction wrote, to drop them without a search.
     written: VecDeque<(Zxid, Table, Vec<u8>)>,
 }
@@ -48,7 +52,7 @@ impl View {
     /// A base with nothing planned over it.
     #[must_use]
     pub fn new(base: Box<dyn Base>) -> Self {
-        Self { base, overlay: BTreeMap::new(), written: VecDeque::new() }
+        Self { base, overlay: Layer::default(), written: VecDeque::new() }
     }
 
     /// Puts a newer base below the overlay, and drops the rows that it holds: those of writers at or below `zxid`,
@@ -59,7 +63,8 @@ impl View {
             && *writer <= zxid
         {
             let (writer, table, key) = self.written.pop_front().expect("the front was just seen");
-            if let std::collections::btree_map::Entry::Occupied(row) = self.overlay.entry((table, key))
+            // A later transaction may have written the row again: then it stays.
+            if let Entry::Occupied(row) = self.overlay.table_mut(table).entry(key)
                 && row.get().zxid == writer
             {
                 row.remove();
@@ -73,94 +78,99 @@ impl View {
         self.overlay.len()
     }
 
-    /// Writes a transaction's rows over it.
+    /// Writes a transaction's rows over it; none deletes. Zxids never go down from call to call.
     pub fn write(&mut self, zxid: Zxid, rows: impl IntoIterator<Item = (Table, Vec<u8>, Option<Bytes>)>) {
         for (table, key, value) in rows {
             self.written.push_back((zxid, table, key.clone()));
-            self.overlay.insert((table, key), Over { zxid, value });
+            self.overlay.insert(table, key, Over { zxid, value });
         }
     }
+}
 
-    /// A row's value, planned or applied.
-    ///
-    /// # Errors
-    /// A fault of this member.
-    pub fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        match self.overlay.get(&(table, key.to_vec())) {
+impl Base for View {
+    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        match self.overlay.get(table, key) {
             Some(over) => Ok(over.value.clone()),
             None => self.base.row(table, key),
         }
     }
 
-    /// As [`Base::scan`], planned rows merged in.
-    ///
-    /// # Errors
-    /// A fault of this member.
-    pub fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Fault> {
-        let start = (table, after.map_or_else(|| prefix.to_vec(), <[u8]>::to_vec));
-        let over = self
-            .overlay
-            .range(start..)
-            .map(|((t, k), over)| (*t, k, over.value.as_ref()))
-            .take_while(|(t, k, _)| *t == table && k.starts_with(prefix))
-            .filter(|(_, k, _)| after.is_none_or(|after| k.as_slice() > after))
-            .map(|(_, k, value)| (k, value));
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Fault> {
+        let over = self.overlay.range(table, prefix, after).map(|(key, over)| (key, over.value.as_ref()));
         merge(over, limit, |from, count| self.base.scan(table, prefix, from.or(after), count))
     }
 }
 
-/// Merges sorted written rows (none: deleted) with a source of sorted rows below them.
+/// The most rows that one look below fetches to replace rows that turned out to be deleted.
+const REFILL: usize = 256;
+
+/// Merges sorted written rows (none: deleted) with a source of sorted rows below them: at most `limit` rows. `below`
+/// gives rows after a key (none: from the first), at most as many as it is asked for.
 pub(crate) fn merge<'a>(
-    over: impl Iterator<Item = (&'a Vec<u8>, Option<&'a Bytes>)>,
+    over: impl Iterator<Item = (&'a [u8], Option<&'a Bytes>)>,
     limit: usize,
-    mut below: impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Row>, Fault>,
+    below: impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Row>, Fault>,
 ) -> Result<Vec<Row>, Fault> {
+    let mut rows = Vec::new();
+    if limit == 0 {
+        return Ok(rows);
+    }
     let mut over = over.peekable();
-    let mut rows: Vec<Row> = Vec::new();
-    let mut chunk: VecDeque<Row> = below(None, limit)?.into();
-    let mut more = chunk.len() == limit;
+    let mut below = Below::start(below, limit)?;
+    if over.peek().is_none() {
+        return Ok(below.chunk.into());
+    }
     while rows.len() < limit {
-        let take_over = match (over.peek(), chunk.front()) {
-            (Some((planned, _)), Some((applied, _))) => planned.as_slice() <= applied.as_slice(),
+        let take_over = match (over.peek(), below.chunk.front()) {
+            (Some((planned, _)), Some((applied, _))) => *planned <= applied.as_slice(),
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (None, None) => break,
         };
         if take_over {
             let (key, value) = over.next().expect("it was just peeked");
-            if chunk.front().is_some_and(|(applied, _)| applied == key) {
-                pop(&mut chunk, &mut more, limit, &mut below)?;
+            if below.chunk.front().is_some_and(|(applied, _)| applied == key) {
+                below.pop()?;
             }
-            if let Some(value) = value {
-                rows.push((key.clone(), value.clone()));
-            }
-        } else if let Some(row) = pop(&mut chunk, &mut more, limit, &mut below)? {
-            rows.push(row);
+            rows.extend(value.map(|value| (key.to_vec(), value.clone())));
+        } else {
+            rows.extend(below.pop()?);
         }
     }
     Ok(rows)
 }
 
-/// Takes the first row from below, and fetches the next ones when it was the last of its chunk.
-fn pop(
-    chunk: &mut VecDeque<Row>,
-    more: &mut bool,
-    limit: usize,
-    below: &mut impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Row>, Fault>,
-) -> Result<Option<Row>, Fault> {
-    let row = chunk.pop_front();
-    if let Some((key, _)) = &row
-        && chunk.is_empty()
-        && *more
-    {
-        *chunk = below(Some(key), limit)?.into();
-        *more = chunk.len() == limit;
-    }
-    Ok(row)
+/// Rows from below, chunk by chunk.
+struct Below<F> {
+    fetch: F,
+    chunk: VecDeque<Row>,
+    /// How many the last chunk could have held: a full one may not be the last.
+    asked: usize,
+    more: bool,
 }
 
-/// The transaction at hand: the view, and the rows that it has written so far. Dropped, nothing of it happened.
-pub struct Tx {
-    /// What lies below.
-    view: View,
+impl<F: FnMut(Option<&[u8]>, usize) -> Result<Vec<Row>, Fault>> Below<F> {
+    fn start(mut fetch: F, limit: usize) -> Result<Self, Fault> {
+        let chunk: VecDeque<Row> = fetch(None, limit)?.into();
+        Ok(Self { fetch, asked: limit, more: chunk.len() == limit, chunk })
+    }
+
+    /// Takes the first row, and fetches the next ones when it was the last of its chunk: always with a row in sight,
+    /// or none left.
+    fn pop(&mut self) -> Result<Option<Row>, Fault> {
+        let row = self.chunk.pop_front();
+        if let Some((key, _)) = &row
+            && self.chunk.is_empty()
+            && self.more
+        {
+            // Twice as many each time, or a limit of 1 behind many deleted rows costs a look for each of them.
+            self.asked = self.asked.saturating_mul(2).min(REFILL);
+            self.chunk = (self.fetch)(Some(key), self.asked)?.into();
+            self.more = self.chunk.len() == self.asked;
+        }
+        Ok(row)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The merging view against a naive map.
