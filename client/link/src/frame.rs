@@ -74,7 +74,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Cut::Missing(missing) => missing,
             };
             // Room grows with what has arrived, not with what the head promises: a liar gets one chunk.
-            self.buffer.reserve(missing.min(CHUNK.max(self.buffer.len())).max(CHUNK / 4));
+            if self.buffer.capacity() - self.buffer.len() < CHUNK / 4 {
+                self.buffer.reserve(missing.clamp(CHUNK / 4, CHUNK.max(self.buffer.len())));
+            }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Truncated { missing }) };
             }
@@ -212,3 +214,6 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

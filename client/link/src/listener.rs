@@ -81,6 +81,16 @@ impl Listener {
         if credentials.principal().member_id().is_none() {
             return Err(Error::Credentials(format!("{} is no member and cannot listen", credentials.principal())));
         }
+        Self::unchecked(address, plane, credentials, tuning)
+    }
+
+    /// Without asking whether the credentials are a member's, so that tests see the other side refuse them.
+    pub(crate) fn unchecked(
+        address: SocketAddr,
+        plane: Plane,
+        credentials: &Credentials,
+        tuning: Tuning,
+    ) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(plane, Role::Listener, credentials)?);
         let mut template = quinn::ServerConfig::with_crypto(crypto(plane, credentials, &verifier)?);
         template

@@ -90,9 +90,9 @@ impl Verifier {
                 self.check_kind(&principal)?;
                 self.check_domain(principal)
             }
-            // A certificate of the other plane is told as such, rather than as one of an unknown authority.
-            (Err(Refusal::UnknownAuthority), Ok(principal)) => {
-                self.check_kind(&principal).and(Err(Refusal::UnknownAuthority))
+            // A certificate of the other plane is told as such, rather than by what gave it away.
+            (Err(found @ (Refusal::UnknownAuthority | Refusal::WrongPurpose)), Ok(principal)) => {
+                self.check_kind(&principal).and(Err(found))
             }
             (Err(refusal), _) | (Ok(()), Err(refusal)) => Err(refusal),
         }
