@@ -1,0 +1,119 @@
+//! What other members' Raft says to this one: appends, votes, hand-overs and read indices.
+
+use std::io;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use openraft::raft::AppendEntriesResponse;
+use tokio::sync::mpsc;
+
+use super::reads::Reads;
+use super::{Raft, translate};
+use crate::peer::wire::{self, Append, Appended, Refused, Request, Response};
+use crate::peer::{Error as PeerError, PeerRequest, RaftInlets, Stream};
+
+/// Appends of one stream that are in Raft's hands: beyond, they wait in the stream's flow control.
+const IN_HAND: usize = 64;
+
+/// Serves until the peer plane ends.
+pub(super) async fn run(raft: Raft, reads: Reads, inlets: RaftInlets) {
+    let RaftInlets { mut append, requests } = inlets;
+    let requests = tokio::spawn(answer_all(raft.clone(), reads, requests));
+    while let Some(stream) = append.recv().await {
+        let raft = raft.clone();
+        tokio::spawn(async move {
+            let from = stream.from;
+            if let Err(error) = appends(raft, stream).await {
+                tracing::debug!(from, %error, "stream of appends ended");
+            }
+        });
+    }
+    requests.abort();
+}
+
+/// Feeds appends to Raft as they come, and sends its answers back in their order.
+async fn appends(raft: Raft, stream: Stream) -> Result<(), PeerError> {
+    let Stream { from, mut writer, mut reader } = stream;
+    let mut in_hand = FuturesOrdered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(answer) = in_hand.next(), if !in_hand.is_empty() => {
+                let last = matches!(answer, Appended::Refused(_));
+                writer.push(&wire::encode(&answer))?;
+                if last {
+                    writer.flush().await?;
+                    return Ok(());
+                }
+            }
+            sent = writer.flush(), if writer.pending() > 0 => sent?,
+            frame = reader.next(wire::FRAME_BYTES), if in_hand.len() < IN_HAND => {
+                let Some(frame) = frame? else { return Ok(()) };
+                let checked = check(from, &frame);
+                let raft = raft.clone();
+                // Futures of one FuturesOrdered are first polled in the order in which they were pushed, which is
+                // when each hands its append to Raft.
+                in_hand.push_back(async move {
+                    match checked {
+                        Ok(append) => append_one(&raft, append).await,
+                        Err(reason) => Appended::Refused(reason),
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn check(from: u64, frame: &[u8]) -> Result<Append, Refused> {
+    let append: Append = wire::decode(frame).map_err(|malformed| Refused::Malformed(malformed.to_string()))?;
+    // A leader speaks for itself alone, whatever its frames say.
+    match append.ballot.member {
+        member if member != from => Err(Refused::NotYours(member)),
+        _ => Ok(append),
+    }
+}
+
+async fn append_one(raft: &Raft, append: Append) -> Appended {
+    let malformed = |error: io::Error| Appended::Refused(Refused::Malformed(error.to_string()));
+    let request = match translate::append_request(append) {
+        Ok(request) => request,
+        Err(error) => return malformed(error),
+    };
+    match raft.append_entries(request).await {
+        Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => Appended::Done,
+        Ok(AppendEntriesResponse::Conflict) => Appended::Conflict,
+        Ok(AppendEntriesResponse::HigherVote(vote)) => Appended::Higher(translate::ballot(&vote)),
+        Err(_) => Appended::Refused(Refused::NotAvailable),
+    }
+}
+
+async fn answer_all(raft: Raft, reads: Reads, mut requests: mpsc::Receiver<PeerRequest>) {
+    while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
+        let (raft, reads) = (raft.clone(), reads.clone());
+        tokio::spawn(async move {
+            // Nobody may be waiting any more.
+            let _ = reply.send(answer(&raft, &reads, request).await);
+        });
+    }
+}
+
+async fn answer(raft: &Raft, reads: &Reads, request: Request) -> Response {
+    let stopped = Response::Refused(Refused::NotAvailable);
+    match request {
+        Request::Vote(candidacy) => match raft.vote(translate::vote_request(candidacy)).await {
+            Ok(response) => Response::Poll(translate::poll(&response)),
+            Err(_) => stopped,
+        },
+        Request::PreVote(candidacy) => match raft.pre_vote(translate::vote_request(candidacy)).await {
+            Ok(response) => Response::Poll(translate::poll(&response)),
+            Err(_) => stopped,
+        },
+        Request::Handover(handover) => match raft.handle_transfer_leader(translate::transfer_request(handover)).await {
+            Ok(taken) => Response::Handover(taken.map_err(|error| translate::handover_refused(&error))),
+            Err(_) => stopped,
+        },
+        // The leader's own answer: one that has become a follower sends the asker on, not itself.
+        Request::ReadIndex => Response::ReadIndex(reads.here().await),
+        Request::Clock | Request::Status | Request::Digests { .. } => stopped,
+    }
+}

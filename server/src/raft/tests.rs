@@ -1,0 +1,1 @@
+//! Three members on real sockets.
