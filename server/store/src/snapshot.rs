@@ -6,7 +6,7 @@ use bytes::Bytes;
 use conclave_core::apply::Local;
 use conclave_core::digest::{Digest, RowHash};
 use conclave_core::view::{Base, Row};
-use conclave_core::{Fault, Table, key, row};
+use conclave_core::{Fault, Table, query, row};
 use conclave_protocol::Zxid;
 use heed::{RoTxn, WithoutTls};
 
@@ -47,8 +47,7 @@ impl Snapshot {
     /// # Errors
     /// A fault of this member.
     pub fn state(&self) -> Result<row::State, Fault> {
-        let state = self.row(Table::State, key::STATE)?;
-        state.map_or_else(|| Ok(row::State::default()), |state| row::decode(Table::State, &state))
+        query::state(self)
     }
 
     /// The last transaction that it holds.

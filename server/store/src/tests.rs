@@ -1,9 +1,10 @@
-//! The tables on a real disk: what a batch, a crash, a damaged byte and another owner do to them.
+//! The tables on a real disk: what a batch, a reader and a damaged byte see of them.
 
-use std::collections::BTreeMap;
+mod agreement;
+mod opening;
+
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_core::apply::{Local, Position, Tables};
@@ -11,9 +12,8 @@ use conclave_core::digest::{Chain, Digest, RowHash};
 use conclave_core::view::Base;
 use conclave_core::{Fault, Table, key, row};
 use conclave_protocol::Zxid;
-use proptest::prelude::*;
 
-use crate::{Boot, DirLock, Discarded, Error, Opened, Options, Snapshot, Store, Writer};
+use crate::{Boot, DirLock, Error, Opened, Options, Snapshot, Store, Writer};
 
 const CLUSTER: &str = "6f1c";
 
@@ -245,167 +245,6 @@ fn a_flipped_bit_beside_the_tables_keeps_them_shut() {
 }
 
 #[test]
-fn a_crash_of_the_process_keeps_what_was_committed() {
-    let dir = tempfile::tempdir().unwrap();
-    let Opened { store, mut writer, .. } = open(dir.path());
-    put(&mut writer, 7, &[(b"k", b"v")]);
-    let before = writer.local().clone();
-    drop((writer, store));
-    let Opened { store, writer, discarded } = open(dir.path());
-    assert_eq!(discarded, None);
-    assert_eq!(*writer.local(), before);
-    assert_eq!(data(&store, b"k").unwrap(), "v");
-}
-
-#[test]
-fn a_crash_of_the_machine_discards_and_a_clean_end_does_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut first = try_open(dir.path(), CLUSTER, "monday").unwrap();
-    put(&mut first.writer, 7, &[(b"k", b"v")]);
-    first.writer.close().unwrap();
-    drop(first.store);
-
-    let mut second = try_open(dir.path(), CLUSTER, "tuesday").unwrap();
-    assert_eq!(second.discarded, None, "it was synced and closed");
-    assert_eq!(applied(second.writer.local()), Some(7));
-    put(&mut second.writer, 8, &[(b"k", b"w")]);
-    second.store.sync().unwrap();
-    drop((second.writer, second.store));
-
-    let third = try_open(dir.path(), CLUSTER, "wednesday").unwrap();
-    assert_eq!(third.discarded, Some(Discarded::OtherBoot), "synced once is not closed");
-    assert_eq!(*third.writer.local(), Local { chain: Chain::start(CLUSTER), ..Local::default() });
-    assert_eq!(data(&third.store, b"k"), None);
-}
-
-#[test]
-fn a_missing_or_damaged_marker_discards() {
-    for damage in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, "clean").unwrap()] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut opened = open(dir.path());
-        put(&mut opened.writer, 1, &[(b"k", b"v")]);
-        opened.writer.close().unwrap();
-        drop(opened.store);
-        damage(&dir.path().join("marker"));
-        let opened = open(dir.path());
-        assert_eq!(opened.discarded, Some(Discarded::Unmarked));
-        assert_eq!(data(&opened.store, b"k"), None);
-    }
-}
-
-#[test]
-fn a_copy_of_open_tables_is_discarded() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open(dir.path());
-    put(&mut opened.writer, 1, &[(b"k", b"v")]);
-    drop((opened.writer, opened.store));
-    let path = dir.path().join("env-1").join("data.mdb");
-    fs::copy(&path, path.with_extension("copy")).unwrap();
-    fs::rename(path.with_extension("copy"), &path).unwrap();
-    assert_eq!(open(dir.path()).discarded, Some(Discarded::OtherPlace));
-}
-
-#[test]
-fn tables_that_are_gone_are_reported() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    opened.writer.close().unwrap();
-    drop(opened.store);
-    fs::remove_dir_all(dir.path().join("env-1")).unwrap();
-    assert_eq!(open(dir.path()).discarded, Some(Discarded::Missing));
-}
-
-#[test]
-fn two_crashes_in_a_row_soon_after_opening_discard() {
-    let dir = tempfile::tempdir().unwrap();
-    let reopened = || open(dir.path()).discarded;
-    let ends = [reopened(), reopened(), reopened(), reopened()];
-    assert_eq!(ends, [None, None, Some(Discarded::Crashing), None]);
-}
-
-#[test]
-fn crashes_long_after_opening_do_not_discard() {
-    let dir = tempfile::tempdir().unwrap();
-    let at_once = Options { settled_after: Duration::ZERO, ..options("boot") };
-    for _ in 0..4 {
-        let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &at_once).unwrap();
-        assert_eq!(opened.discarded, None);
-        opened.store.sync().unwrap();
-    }
-}
-
-#[test]
-fn a_close_that_failed_is_not_tried_again_and_counts_as_a_crash() {
-    let dir = tempfile::tempdir().unwrap();
-    let Opened { store, mut writer, .. } = open(dir.path());
-    put(&mut writer, 1, &[(b"k", b"v")]);
-    // The next marker can't be written while a directory has its name.
-    let obstacle = dir.path().join("marker.new");
-    fs::create_dir(&obstacle).unwrap();
-    let fault = writer.close().unwrap_err();
-    assert!(matches!(fault, Fault::Storage(_)));
-    fs::remove_dir(&obstacle).unwrap();
-    assert_eq!(store.sync(), Err(fault));
-    drop(store);
-    assert_eq!(try_open(dir.path(), CLUSTER, "other").unwrap().discarded, Some(Discarded::OtherBoot));
-}
-
-#[test]
-fn another_clusters_tables_are_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut opened = open(dir.path());
-    put(&mut opened.writer, 1, &[(b"k", b"v")]);
-    drop((opened.writer, opened.store));
-    // In another boot, too: what is not ours is not ours to discard.
-    for boot in ["boot", "other"] {
-        match try_open(dir.path(), "beef", boot).unwrap_err() {
-            Error::OtherCluster { found, expected } => {
-                assert_eq!((found.as_str(), expected.as_str()), (CLUSTER, "beef"))
-            }
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!(data(&open(dir.path()).store, b"k").unwrap(), "v");
-}
-
-#[test]
-fn tables_of_another_format_or_cluster_are_refused_by_what_they_say_themselves() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    opened.writer.close().unwrap();
-    drop(opened.store);
-    let marker = fs::read(dir.path().join("marker")).unwrap();
-
-    let other = tempfile::tempdir().unwrap();
-    let opened = try_open(other.path(), "beef", "boot").unwrap();
-    opened.writer.close().unwrap();
-    drop(opened.store);
-    fs::write(other.path().join("marker"), marker).unwrap();
-    assert!(
-        matches!(try_open(other.path(), CLUSTER, "boot"), Err(Error::OtherCluster { found, .. }) if found == "beef")
-    );
-
-    // In a page of LMDB the value follows its key.
-    flip(dir.path(), b"format\0\0\0\x01", 9);
-    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::OtherFormat { found: 0, expected: 1 })));
-}
-
-#[test]
-fn a_second_open_in_the_same_process_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let lock = DirLock::acquire(dir.path()).unwrap();
-    let opened = Store::open(&lock, CLUSTER, &options("boot")).unwrap();
-    assert!(matches!(Store::open(&lock, CLUSTER, &options("boot")), Err(Error::Locked { .. })));
-    drop(lock);
-    assert!(matches!(DirLock::acquire(dir.path()), Err(Error::Locked { .. })), "the tables keep the lock");
-    let snapshot = opened.store.snapshot().unwrap();
-    drop((opened.store, opened.writer));
-    assert!(matches!(DirLock::acquire(dir.path()), Err(Error::Locked { .. })), "so does a reader");
-    drop(snapshot);
-    DirLock::acquire(dir.path()).unwrap();
-}
-
-#[test]
 fn a_snapshot_stays_where_it_is_while_writes_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let Opened { store, mut writer, .. } = open(dir.path());
@@ -443,67 +282,4 @@ fn the_scrub_adds_up_to_the_digest_without_the_history() {
     writer.write(batch, |_| Ok(())).unwrap();
     Table::ALL.into_iter().filter(|t| *t != Table::Change).for_each(|t| digest.add(RowHash::of(t, b"k", b"v")));
     assert_eq!(store.snapshot().unwrap().scrub().unwrap(), digest);
-}
-
-type Model = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
-
-fn scan_model(model: &Model, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Bytes)> {
-    let rows = model.iter().filter(|((t, key), _)| *t == table && key.starts_with(prefix));
-    let rows = rows.filter(|((_, key), _)| after.is_none_or(|after| key.as_slice() > after));
-    rows.take(limit).map(|((_, key), value)| (key.clone(), Bytes::from(value.clone()))).collect()
-}
-
-/// Short keys of few bytes, so that they meet; 0 and 255 for the ends of ranges.
-fn some_key(least: usize) -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(prop::sample::select(vec![0_u8, 1, 127, 255]), least..5)
-}
-
-fn some_table() -> impl Strategy<Value = Table> {
-    prop::sample::select(vec![Table::Data, Table::Child, Table::Change])
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-    #[test]
-    fn rows_and_scans_agree_with_a_sorted_map(
-        batches in prop::collection::vec(
-            prop::collection::vec(
-                (some_table(), some_key(1), prop::option::weighted(0.7, prop::collection::vec(any::<u8>(), 0..300))),
-                1..20,
-            ),
-            1..8,
-        ),
-        scans in prop::collection::vec(
-            (some_table(), some_key(0), prop::option::of(some_key(0)), 0..8_usize),
-            1..30,
-        ),
-    ) {
-        let dir = tempfile::tempdir().unwrap();
-        let Opened { store, mut writer, .. } = open(dir.path());
-        let mut model = Model::new();
-        for batch in &batches {
-            let hashes = writer.write(|tables| {
-                batch.iter().map(|(table, key, value)| tables.write(*table, key, value.as_deref())).collect::<Result<Vec<_>, _>>()
-            }, |_| Ok(())).unwrap();
-            for ((table, key, value), hash) in batch.iter().zip(hashes) {
-                let old = match value {
-                    Some(value) => model.insert((*table, key.clone()), value.clone()),
-                    None => model.remove(&(*table, key.clone())),
-                };
-                prop_assert_eq!(hash, old.map(|old| RowHash::of(*table, key, &old)));
-            }
-        }
-        let snapshot = store.snapshot().unwrap();
-        for (table, prefix, after, limit) in &scans {
-            let found = snapshot.scan(*table, prefix, after.as_deref(), *limit).unwrap();
-            prop_assert_eq!(found, scan_model(&model, *table, prefix, after.as_deref(), *limit));
-            let one = snapshot.row(*table, prefix).unwrap();
-            prop_assert_eq!(one.as_deref(), model.get(&(*table, prefix.clone())).map(Vec::as_slice));
-        }
-        let mut digest = Digest::default();
-        for ((table, key), value) in model.iter().filter(|((table, _), _)| table.is_digested()) {
-            digest.add(RowHash::of(*table, key, value));
-        }
-        prop_assert_eq!(snapshot.scrub().unwrap(), digest);
-    }
 }

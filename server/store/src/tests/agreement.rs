@@ -1,0 +1,124 @@
+//! The tables agree with those in memory, whatever is written, scanned and applied.
+
+use bytes::Bytes;
+use conclave_core::apply::{Position, Tables, apply};
+use conclave_core::digest::RowHash;
+use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::plan::{Asked, Planner, Request, Work};
+use conclave_core::view::Base;
+use conclave_core::{Fault, Table};
+use conclave_protocol::{Create, Delete, Kind, Nonce, Op, Path, Set};
+use proptest::prelude::*;
+
+use super::{CLUSTER, open};
+use crate::Opened;
+
+/// Short keys of few bytes, so that they meet; 0 and 255 for the ends of ranges.
+fn some_key(least: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(vec![0_u8, 1, 127, 255]), least..5)
+}
+
+fn some_table() -> impl Strategy<Value = Table> {
+    prop::sample::select(vec![Table::Data, Table::Child, Table::Change])
+}
+
+type Write = (Table, Vec<u8>, Option<Vec<u8>>);
+
+/// A batch of writes; three in ten are deletes.
+fn some_batch() -> impl Strategy<Value = Vec<Write>> {
+    let value = prop::option::weighted(0.7, prop::collection::vec(any::<u8>(), 0..300));
+    prop::collection::vec((some_table(), some_key(1), value), 1..20)
+}
+
+fn write_all(tables: &mut dyn Tables, batch: &[Write]) -> Result<Vec<Option<RowHash>>, Fault> {
+    batch.iter().map(|(table, key, value)| tables.write(*table, key, value.as_deref())).collect()
+}
+
+/// Creates, sets and deletes below a few paths; many are refused, which are transactions too.
+fn some_op() -> impl Strategy<Value = Op> {
+    let path =
+        prop::sample::select(vec!["/a", "/a/b", "/a/b/c", "/d", "/d/e"]).prop_map(|p| p.parse::<Path>().unwrap());
+    let data = prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+    (path, data, 0..4_u8).prop_map(|(path, data, which)| match which {
+        0 | 1 => Op::Create(Create { path, data, kind: Kind::default(), parents: which == 1 }),
+        2 => Op::Set(Set { path, data, if_version: None }),
+        _ => Op::Delete(Delete { path, if_version: None, recursive: true }),
+    })
+}
+
+fn once(op: Op, nonce: u128) -> Request {
+    let asked = Asked::Once { nonce: Nonce::new(nonce.to_be_bytes()), until_ms: 2_000 };
+    Request { principal: "spiffe://test/client/a".to_owned(), asked, fence: None, work: Work::Op(op) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rows_and_scans_agree_with_tables_in_memory(
+        batches in prop::collection::vec(some_batch(), 1..8),
+        scans in prop::collection::vec((some_table(), some_key(0), prop::option::of(some_key(0)), 0..8_usize), 1..30),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened { store, mut writer, .. } = open(dir.path());
+        let mut model = MemTables::new(CLUSTER);
+        for batch in &batches {
+            let hashes = writer.write(|tables| write_all(tables, batch), |_| Ok(())).unwrap();
+            prop_assert_eq!(hashes, write_all(&mut model, batch).unwrap());
+        }
+        let snapshot = store.snapshot().unwrap();
+        for (table, prefix, after, limit) in &scans {
+            let after = after.as_deref();
+            let found = snapshot.scan(*table, prefix, after, *limit).unwrap();
+            prop_assert_eq!(found, model.scan(*table, prefix, after, *limit).unwrap());
+            prop_assert_eq!(snapshot.row(*table, prefix).unwrap(), model.row(*table, prefix).unwrap());
+        }
+        prop_assert_eq!(snapshot.scrub().unwrap(), model.digest());
+    }
+
+    #[test]
+    fn entries_applied_here_and_in_memory_come_to_the_same(
+        entries in prop::collection::vec(prop::collection::vec(some_op(), 1..6), 1..10),
+        entries_in_a_batch in 1..4_usize,
+        reopen in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = open(dir.path());
+        let mut model = MemTables::new(CLUSTER);
+        let mut planner = Planner::new(1, model.snapshot(), model.kept(), Box::new(NoProcedures)).unwrap();
+        let genesis = Work::Genesis { plugins: Vec::new() };
+        let genesis = Request { principal: String::new(), asked: Asked::Leader, fence: None, work: genesis };
+        planner.plan(&genesis, 1_000).unwrap();
+        let mut payloads = vec![planner.cut().unwrap().payload];
+        let mut nonce = 0;
+        for ops in entries {
+            for op in ops {
+                nonce += 1;
+                planner.plan(&once(op, nonce), 1_000).unwrap();
+            }
+            payloads.push(planner.cut().unwrap().payload);
+        }
+        let log: Vec<_> = (1..).map(|index| Position { term: 1, index }).zip(&payloads).collect();
+        for batch in log.chunks(entries_in_a_batch) {
+            let apply_all = |tables: &mut dyn Tables| {
+                batch.iter().map(|(at, payload)| apply(tables, *at, payload)).collect::<Result<Vec<_>, _>>()
+            };
+            let applied = opened.writer.write(apply_all, |_| Ok(())).unwrap();
+            prop_assert_eq!(applied, apply_all(&mut model).unwrap());
+            prop_assert_eq!(opened.writer.local(), model.kept());
+        }
+        if reopen {
+            drop(opened);
+            opened = open(dir.path());
+            prop_assert_eq!(opened.writer.local(), model.kept());
+        }
+        let snapshot = opened.store.snapshot().unwrap();
+        prop_assert_eq!(&snapshot.local().unwrap(), model.kept());
+        prop_assert_eq!(snapshot.scrub().unwrap().0, model.kept().digest);
+        prop_assert_eq!(snapshot.zxid().unwrap(), planner.last());
+        for table in Table::ALL {
+            let rows = |base: &dyn Base| base.scan(table, b"", None, usize::MAX).unwrap();
+            prop_assert_eq!(rows(&snapshot), rows(&model));
+        }
+    }
+}
