@@ -40,7 +40,10 @@ pub fn all(log: &Log) -> Vec<Record> {
 
 /// Gathers what callbacks are told, in order.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<(u64, io::Result<()>)>>>);
+pub struct Told(Arc<Mutex<Vec<Call>>>);
+
+/// Name and result.
+type Call = (u64, io::Result<()>);
 
 impl Told {
     pub fn done(&self, name: u64) -> Done {
