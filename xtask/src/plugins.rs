@@ -1,0 +1,381 @@
+//! Builds the guests in `plugins/` into components, and tells whether the checked-in ones are what the sources make.
+//!
+//! The same sources and compiler give the same bytes in any directory. Another compiler gives others, so beside each
+//! component lies a record of what it was made from: with that its age can be judged where no compiler is at hand.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use sha2::{Digest, Sha256};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+/// The custom section that the host reads the manifest from.
+const SECTION: &str = "conclave:manifest";
+/// Packages whose version is part of the components.
+const MAKERS: [&str; 4] = ["wit-bindgen", "wit-bindgen-core", "wit-bindgen-rust", "wit-component"];
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Builds every component and writes it with its record.
+pub(crate) fn build() -> Result<()> {
+    let root = root()?;
+    let toolchain = Toolchain::find()?.ok_or(NO_TOOLCHAIN)?;
+    for guest in Guest::all(&root)? {
+        let component = guest.component(&root, &toolchain)?;
+        let record = Record::of(&guest.sources(&root)?, &component, &toolchain.name);
+        let (wasm, beside) = guest.outputs(&root);
+        write(&wasm, &component)?;
+        write(&beside, record.to_text().as_bytes())?;
+        println!("{}.wasm  {} KB  sha256:{}", guest.name, component.len().div_ceil(1024), record.component);
+    }
+    Ok(())
+}
+
+/// Compares every checked-in component with its sources, and its bytes where the compiler of then is at hand.
+pub(crate) fn check() -> Result<()> {
+    let root = root()?;
+    let toolchain = Toolchain::find()?;
+    let guests = Guest::all(&root)?;
+    for guest in &guests {
+        let (wasm, beside) = guest.outputs(&root);
+        let component = read(&wasm)?;
+        let recorded = Record::parse(&String::from_utf8_lossy(&read(&beside)?))
+            .ok_or_else(|| format!("{} is no record: run cargo xtask plugins", beside.display()))?;
+        let name = &guest.name;
+        let now = Record::of(&guest.sources(&root)?, &component, &recorded.toolchain);
+        if now.sources != recorded.sources {
+            return Err(format!("{name}.wasm was made from other sources than these: run cargo xtask plugins"));
+        }
+        if now.component != recorded.component {
+            return Err(format!("{name}.wasm is not the component of its record: run cargo xtask plugins"));
+        }
+        match &toolchain {
+            Some(toolchain) if toolchain.name == recorded.toolchain => {
+                if guest.component(&root, toolchain)? != component {
+                    return Err(format!("{name}.wasm is not what its sources make: run cargo xtask plugins"));
+                }
+                println!("{name}.wasm is what its sources make");
+            }
+            _ => println!("{name}.wasm has its sources' digest; its compiler is not here: {}", recorded.toolchain),
+        }
+    }
+    no_strangers(&root, &guests)
+}
+
+/// Every file in `prebuilt/` belongs to a guest.
+fn no_strangers(root: &Path, guests: &[Guest]) -> Result<()> {
+    for file in list(&root.join("plugins/prebuilt"))? {
+        let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if !guests.iter().any(|guest| guest.name == stem) {
+            return Err(format!("{} belongs to no plugin", file.display()));
+        }
+    }
+    Ok(())
+}
+
+/// A crate in `plugins/` with a manifest.
+struct Guest {
+    name: String,
+    folder: PathBuf,
+}
+
+impl Guest {
+    fn all(root: &Path) -> Result<Vec<Self>> {
+        let mut guests = Vec::new();
+        for folder in list(&root.join("plugins"))? {
+            if let Some(name) = folder.file_name().and_then(|name| name.to_str())
+                && folder.join("plugin.toml").is_file()
+            {
+                guests.push(Self { name: name.to_owned(), folder: folder.clone() });
+            }
+        }
+        Ok(guests)
+    }
+
+    /// The component, and the record beside it.
+    fn outputs(&self, root: &Path) -> (PathBuf, PathBuf) {
+        let prebuilt = root.join("plugins/prebuilt");
+        (prebuilt.join(format!("{}.wasm", self.name)), prebuilt.join(format!("{}.source", self.name)))
+    }
+
+    /// The digest of all that decides about the component, except the compiler.
+    fn sources(&self, root: &Path) -> Result<Sources> {
+        let mut files = Vec::new();
+        for folder in [&self.folder, &root.join("plugins/sdk"), &root.join("wit")] {
+            walk(folder, &mut files)?;
+        }
+        let mut sources = Sources::default();
+        for file in files {
+            let name = file.strip_prefix(root).expect("it was found below the root");
+            sources.add(&name.to_string_lossy().replace('\\', "/"), &read(&file)?);
+        }
+        sources.add("profile", table(root, "Cargo.toml")?["profile"]["plugin"].to_string().as_bytes());
+        for package in table(root, "Cargo.lock")?["package"].as_array().into_iter().flatten() {
+            if package["name"].as_str().is_some_and(|name| MAKERS.contains(&name)) {
+                sources.add("package", format!("{} {}", package["name"], package["version"]).as_bytes());
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Compiles the guest and makes a component of it, the manifest inside.
+    fn component(&self, root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
+        let package = table(&self.folder, "Cargo.toml")?["package"]["name"].as_str().map(str::to_owned);
+        let package = package.ok_or_else(|| format!("{} has no package name", self.folder.display()))?;
+        let target = root.join("target/plugins");
+        let mut cargo = toolchain.cargo(root);
+        cargo.args(["build", "--quiet", "--locked", "--profile", "plugin", "--target", TARGET, "--package", &package]);
+        cargo.arg("--target-dir").arg(&target).current_dir(root);
+        let status = cargo.status().map_err(|error| format!("cargo can't be run: {error}"))?;
+        if !status.success() {
+            return Err(format!("{package} can't be built"));
+        }
+        let module = target.join(TARGET).join("plugin").join(format!("{}.wasm", package.replace('-', "_")));
+        let component = wit_component::ComponentEncoder::default()
+            .validate(true)
+            .module(&read(&module)?)
+            .and_then(wit_component::ComponentEncoder::encode)
+            .map_err(|error| format!("{package} is no component: {error:#}"))?;
+        let manifest = read(&self.folder.join("plugin.toml"))?;
+        let whole = [component, custom_section(SECTION, &manifest)].concat();
+        no_machine_paths(&whole, root).map_err(|path| format!("{package} has a path of this machine in it: {path}"))?;
+        Ok(whole)
+    }
+}
+
+/// The hash of named pieces.
+#[derive(Default)]
+struct Sources(Sha256);
+
+impl Sources {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        for part in [name.as_bytes(), bytes] {
+            self.0.update((part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    fn digest(&self) -> String {
+        hex(&self.0.clone().finalize())
+    }
+}
+
+/// What lies beside a component: three lines, a word and a value each.
+#[derive(Debug, PartialEq, Eq)]
+struct Record {
+    sources: String,
+    component: String,
+    toolchain: String,
+}
+
+impl Record {
+    fn of(sources: &Sources, component: &[u8], toolchain: &str) -> Self {
+        let component = hex(&Sha256::digest(component));
+        Self { sources: sources.digest(), component, toolchain: toolchain.to_owned() }
+    }
+
+    fn to_text(&self) -> String {
+        format!("sources {}\ncomponent {}\ntoolchain {}\n", self.sources, self.component, self.toolchain)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value = |word: &str| Some(text.lines().find_map(|line| line.strip_prefix(word))?.trim().to_owned());
+        Some(Self { sources: value("sources ")?, component: value("component ")?, toolchain: value("toolchain ")? })
+    }
+}
+
+const NO_TOOLCHAIN: &str = "no compiler for wasm32 here. Either: rustup target add wasm32-unknown-unknown. Or, on \
+    Debian: apt-get install rustc-web cargo-web rust-web-src lld-22";
+
+/// A compiler that makes wasm32.
+struct Toolchain {
+    /// Its version and where its standard library comes from: equal names make equal bytes.
+    name: String,
+    rustc: PathBuf,
+    cargo: PathBuf,
+    /// The linker, when the standard library is built from source.
+    build_std: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// Debian's first, as the checked-in components are made with it; then what `rustc` is, with the target installed.
+    fn find() -> Result<Option<Self>> {
+        let bin = Path::new("/usr/bin");
+        let (rustc, cargo) = (bin.join("rustc"), bin.join("cargo"));
+        let linkers = list(bin).unwrap_or_default();
+        let is_linker = |file: &&PathBuf| file.to_string_lossy().starts_with("/usr/bin/wasm-ld");
+        let linker = linkers.iter().rfind(is_linker).cloned();
+        if let Some(linker) = linker
+            && rustc.is_file()
+            && cargo.is_file()
+            && sysroot(&rustc)?.join("lib/rustlib/src/rust/library").is_dir()
+        {
+            let name = format!("{}, its library from source", version(&rustc)?);
+            return Ok(Some(Self { name, rustc, cargo, build_std: Some(linker) }));
+        }
+        let rustc = PathBuf::from("rustc");
+        if !sysroot(&rustc)?.join("lib/rustlib").join(TARGET).is_dir() {
+            return Ok(None);
+        }
+        Ok(Some(Self { name: version(&rustc)?, rustc, cargo: PathBuf::from("cargo"), build_std: None }))
+    }
+
+    /// Its cargo, set up so that the bytes do not depend on this machine's directories.
+    fn cargo(&self, root: &Path) -> Command {
+        let mut cargo = Command::new(&self.cargo);
+        // What the cargo that runs us has set for itself would confuse another one.
+        for name in ["LD_LIBRARY_PATH", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+            cargo.env_remove(name);
+        }
+        cargo.env("RUSTC", &self.rustc);
+        let mut flags = Vec::new();
+        for (from, to) in [(root.to_path_buf(), "/conclave"), (cargo_home(), "/cargo")] {
+            flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+        }
+        if let Ok(sysroot) = sysroot(&self.rustc) {
+            flags.push(format!("--remap-path-prefix={}=/rust", sysroot.join("lib/rustlib/src/rust").display()));
+        }
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        if let Some(linker) = &self.build_std {
+            cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+            cargo.arg("-Zbuild-std=std,panic_abort");
+        }
+        cargo
+    }
+}
+
+fn version(rustc: &Path) -> Result<String> {
+    output(rustc, &["--version"])
+}
+
+fn sysroot(rustc: &Path) -> Result<PathBuf> {
+    output(rustc, &["--print", "sysroot"]).map(PathBuf::from)
+}
+
+fn output(program: &Path, args: &[&str]) -> Result<String> {
+    let failed = |why: String| format!("{} {}: {why}", program.display(), args.join(" "));
+    let mut command = Command::new(program);
+    let output = command.args(args).env_remove("LD_LIBRARY_PATH").output().map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A custom section of the binary format: id 0, its size, its name's size, its name, its bytes.
+fn custom_section(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let body = [leb128(name.len()).as_slice(), name.as_bytes(), bytes].concat();
+    [&[0], leb128(body.len()).as_slice(), &body].concat()
+}
+
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).expect("seven bits");
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Refuses bytes that hold a directory of this machine.
+fn no_machine_paths(bytes: &[u8], root: &Path) -> std::result::Result<(), String> {
+    for path in [root.to_path_buf(), cargo_home(), PathBuf::from("/usr/lib/rustlib"), PathBuf::from("/usr/src")] {
+        let path = path.to_string_lossy().into_owned();
+        if path.len() > 1 && bytes.windows(path.len()).any(|window| window == path.as_bytes()) {
+            return Err(path);
+        }
+    }
+    Ok(())
+}
+
+fn root() -> Result<PathBuf> {
+    let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let root = here.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    root.ok_or_else(|| "run me as cargo xtask".to_owned())
+}
+
+fn cargo_home() -> PathBuf {
+    let home = || env::home_dir().unwrap_or_default().join(".cargo");
+    env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
+fn table(folder: &Path, name: &str) -> Result<toml::Table> {
+    let path = folder.join(name);
+    let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    text.parse().map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// All files below a folder, sorted.
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for path in list(folder)? {
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
+    fs::write(path, bytes).map_err(failed)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let record = Record::of(&Sources::default(), b"wasm", "rustc 1.2.3 (a b), its library from source");
+        assert_eq!(Record::parse(&record.to_text()).unwrap(), record);
+        assert_eq!(Record::parse("sources a\ncomponent b\n"), None);
+    }
+
+    #[test]
+    fn sources_differ_when_bytes_move_from_one_piece_to_the_next() {
+        let digest = |pieces: [(&str, &str); 2]| {
+            let mut sources = Sources::default();
+            for (name, bytes) in pieces {
+                sources.add(name, bytes.as_bytes());
+            }
+            sources.digest()
+        };
+        assert_ne!(digest([("a", "bc"), ("d", "")]), digest([("a", "b"), ("cd", "")]));
+    }
+
+    #[test]
+    fn a_section_has_its_sizes_in_leb128() {
+        assert_eq!(custom_section("n", b"xy"), b"\0\x04\x01nxy");
+        assert_eq!(leb128(300), [0xac, 0x02]);
+    }
+}
