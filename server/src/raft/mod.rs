@@ -41,8 +41,8 @@ use log_store::LogStore;
 use machine::Machine;
 pub use propose::{Outcome, Proposal};
 pub use reads::Reads;
-use types::{LogId, StoredMembership, Types};
 pub use types::{Applied, ApplyBatch, Item, Kind, Node, Payload};
+use types::{LogId, StoredMembership, Types};
 
 type Raft = openraft::Raft<Types, Machine>;
 
@@ -386,7 +386,8 @@ async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>,
             break;
         }
     }
-    leadership.send_modify(|known| *known = Leadership { leader: None, is_leader: false, role: Role::Stopped, ..*known });
+    leadership
+        .send_modify(|known| *known = Leadership { leader: None, is_leader: false, role: Role::Stopped, ..*known });
     let ended = raft.metrics().borrow_watched().running_state.clone();
     running.send_replace(match ended {
         Ok(()) | Err(openraft::errors::Fatal::Stopped) => Running::Stopped,

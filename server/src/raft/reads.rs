@@ -111,3 +111,50 @@ impl Asker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_during_a_round_gets_the_next_one() {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let (begun, may_end) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let (count, gate) = (Arc::clone(&begun), Arc::clone(&may_end));
+        tokio::spawn(batches(waiting, async move || {
+            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+            gate.acquire().await.unwrap().forget();
+            Ok(number)
+        }));
+        let ask = || {
+            let queue = queue.clone();
+            tokio::spawn(async move { wait(&queue).await.unwrap() })
+        };
+        let first = ask();
+        while begun.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let late = [ask(), ask(), ask()];
+        // All of them are in the queue before the first round ends.
+        while queue.strong_count() < 5 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        may_end.add_permits(1);
+        assert_eq!(first.await.unwrap(), 1);
+        may_end.add_permits(1);
+        for late in late {
+            assert_eq!(late.await.unwrap(), 2, "one round for all who waited, and none that had begun before");
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+    }
+}

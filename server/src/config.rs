@@ -1,0 +1,365 @@
+//! A member's configuration: one TOML file, each key also as `CONCLAVE_SECTION__KEY`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A key that there is not.
+    #[error("there is no key `{key}`{}", nearest.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// The key, with its section.
+        key: String,
+        /// The one that was probably meant.
+        nearest: Option<&'static str>,
+    },
+    /// A value of the wrong form.
+    #[error("{0}")]
+    Form(String),
+    /// A value that can't be.
+    #[error("`{key}` is {value}: {why}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A member's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster's id: members of another cluster, and data directories of one, are refused.
+    pub cluster: String,
+    /// This member's number; its certificate must name it.
+    pub member: u64,
+    /// The data directory; relative to the file.
+    pub data: PathBuf,
+    /// The directory with `tls.crt`, `tls.key`, `peer-ca.crt` and `client-ca.crt`; relative to the file.
+    pub tls: PathBuf,
+    /// Make a new cluster of `members`, when the data directory is empty. Set on exactly one member, once.
+    #[serde(default)]
+    pub initialize: bool,
+    /// Where this member listens.
+    pub listen: Listen,
+    /// Every member of the cluster, this one included.
+    pub members: Vec<MemberAddress>,
+    /// Raft's timing.
+    #[serde(default)]
+    pub raft: Raft,
+}
+
+/// Where a member listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For other members.
+    pub peer: SocketAddr,
+    /// For metrics and health, HTTP without TLS: only on loopback.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
+}
+
+/// Where a member is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberAddress {
+    /// Its number.
+    pub id: u64,
+    /// `host:port` for clients.
+    pub client: String,
+    /// `host:port` for members.
+    pub peer: String,
+}
+
+/// Raft's timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raft {
+    /// Between heartbeats, milliseconds.
+    pub heartbeat_ms: u64,
+    /// After the lease of a leader that is silent, a member waits at least this before it stands for election,
+    /// milliseconds.
+    pub election_min_ms: u64,
+    /// At most this; also the leader's lease.
+    pub election_max_ms: u64,
+}
+
+impl Default for Raft {
+    /// Suits members within a few milliseconds of each other, on machines that are busy at times: an election begins 750
+    /// to 1,000 ms after the last heartbeat (the greatest time, the leader's lease, plus one between both).
+    fn default() -> Self {
+        Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 500 }
+    }
+}
+
+/// Every key, for suggestions.
+const KEYS: [&str; 15] = [
+    "cluster",
+    "member",
+    "data",
+    "tls",
+    "initialize",
+    "listen.client",
+    "listen.peer",
+    "listen.admin",
+    "members.id",
+    "members.client",
+    "members.peer",
+    "raft.heartbeat_ms",
+    "raft.election_min_ms",
+    "raft.election_max_ms",
+    "members",
+];
+
+impl Config {
+    /// Reads a file, then what `variables` set: `CONCLAVE_LISTEN__CLIENT` sets `listen.client`, `CONCLAVE_MEMBER` sets
+    /// `member`. Relative paths become relative to the file's directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file, the key, and the key that was probably meant.
+    pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let file = |why: String| ConfigError::File { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|error| file(error.to_string()))?;
+        let mut config = Self::parse(&text, variables).map_err(|error| file(error.to_string()))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        config.data = dir.join(&config.data);
+        config.tls = dir.join(&config.tls);
+        Ok(config)
+    }
+
+    /// As [`Config::load`], from text.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Form(error.to_string()))?;
+        for (name, value) in variables {
+            set(&mut table, &name, &value)?;
+        }
+        check_keys(&table, "")?;
+        let config: Self = toml::Value::Table(table)
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::Form(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key, value: &dyn std::fmt::Display, why: &str| {
+            Err(ConfigError::Value { key, value: value.to_string(), why: why.to_owned() })
+        };
+        if self.cluster.is_empty() || self.cluster.len() > 64 || self.cluster.chars().any(|c| !c.is_ascii_graphic()) {
+            return bad("cluster", &self.cluster, "an id has 1 to 64 printable characters");
+        }
+        if self.member == 0 {
+            return bad("member", &self.member, "members are numbered from 1");
+        }
+        if !self.members.iter().any(|member| member.id == self.member) {
+            return bad("member", &self.member, "it is not among `members`");
+        }
+        let mut ids: Vec<u64> = self.members.iter().map(|member| member.id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) || ids.contains(&0) {
+            return bad("members", &format!("{ids:?}"), "each has a number of its own, from 1");
+        }
+        if let Some(admin) = self.listen.admin
+            && !admin.ip().is_loopback()
+        {
+            return bad("listen.admin", &admin, "it has no TLS, so it must be a loopback address");
+        }
+        let raft = self.raft;
+        if raft.heartbeat_ms == 0 || raft.heartbeat_ms * 2 >= raft.election_min_ms {
+            return bad("raft.heartbeat_ms", &raft.heartbeat_ms, "it must be less than half of raft.election_min_ms");
+        }
+        if raft.election_min_ms >= raft.election_max_ms {
+            return bad("raft.election_min_ms", &raft.election_min_ms, "it must be less than raft.election_max_ms");
+        }
+        if raft.election_max_ms * 4 > conclave_protocol::limits::SESSION_TIMEOUT_MAX_MS {
+            return bad("raft.election_max_ms", &raft.election_max_ms, "sessions last at least four elections");
+        }
+        Ok(())
+    }
+
+    /// The least session timeout: four of the greatest election timeouts, and the protocol's least.
+    #[must_use]
+    pub fn least_session_timeout(&self) -> Duration {
+        Duration::from_millis((self.raft.election_max_ms * 4).max(conclave_protocol::limits::SESSION_TIMEOUT_MIN_MS))
+    }
+
+    /// A file with every key, as an example.
+    #[must_use]
+    pub fn example() -> String {
+        r#"# One member of a cluster. Each key can also be set as CONCLAVE_SECTION__KEY, such as CONCLAVE_LISTEN__CLIENT.
+cluster = "production"            # members of another cluster are refused
+member = 1                        # this member's number; its certificate must name it
+data = "data"                     # the data directory, relative to this file
+tls = "tls"                       # tls.crt, tls.key, peer-ca.crt, client-ca.crt: see `conclave pki`
+initialize = false                # true on exactly one member, for the first start of a new cluster
+
+[listen]
+client = "0.0.0.0:7101"
+peer = "0.0.0.0:7201"
+admin = "127.0.0.1:7301"          # metrics and health; only loopback
+
+[[members]]
+id = 1
+client = "one.example:7101"
+peer = "one.example:7201"
+
+[[members]]
+id = 2
+client = "two.example:7101"
+peer = "two.example:7201"
+
+[[members]]
+id = 3
+client = "three.example:7101"
+peer = "three.example:7201"
+
+[raft]                            # these are the defaults
+heartbeat_ms = 100
+election_min_ms = 250
+election_max_ms = 500
+"#
+        .to_owned()
+    }
+}
+
+/// Sets the key that a variable names; variables of other programs' business are left alone.
+fn set(table: &mut toml::Table, name: &str, value: &str) -> Result<(), ConfigError> {
+    let Some(rest) = name.strip_prefix("CONCLAVE_") else { return Ok(()) };
+    let key = rest.to_lowercase();
+    let parts: Vec<&str> = key.split("__").collect();
+    let dotted = parts.join(".");
+    if !KEYS.contains(&dotted.as_str()) || parts.first() == Some(&"members") {
+        // CONCLAVE_DIR and such are the client's; a variable with a section can only be meant for this file.
+        return if parts.len() > 1 { Err(unknown(dotted)) } else { Ok(()) };
+    }
+    let value = match (value.parse::<i64>(), value.parse::<bool>()) {
+        (Ok(number), _) if key != "cluster" => toml::Value::Integer(number),
+        (_, Ok(flag)) => toml::Value::Boolean(flag),
+        _ => toml::Value::String(value.to_owned()),
+    };
+    let mut at = table;
+    for section in &parts[..parts.len() - 1] {
+        let next = at.entry(*section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(next) = next else { return Err(ConfigError::Form(format!("{section} is no section"))) };
+        at = next;
+    }
+    at.insert(parts[parts.len() - 1].to_owned(), value);
+    Ok(())
+}
+
+fn check_keys(table: &toml::Table, prefix: &str) -> Result<(), ConfigError> {
+    for (key, value) in table {
+        let dotted = format!("{prefix}{key}");
+        match value {
+            toml::Value::Table(below) if KEYS.iter().any(|k| k.starts_with(&format!("{dotted}."))) => {
+                check_keys(below, &format!("{dotted}."))?;
+            }
+            toml::Value::Array(items) if dotted == "members" => {
+                for item in items.iter().filter_map(toml::Value::as_table) {
+                    check_keys(item, "members.")?;
+                }
+            }
+            _ if KEYS.contains(&dotted.as_str()) => {}
+            _ => return Err(unknown(dotted)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(key: String) -> ConfigError {
+    let nearest = KEYS.into_iter().map(|k| (distance(k, &key), k)).min().filter(|(d, _)| *d <= 3).map(|(_, k)| k);
+    ConfigError::UnknownKey { key, nearest }
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none() -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn edited(from: &str, to: &str) -> Result<Config, ConfigError> {
+        let text = Config::example().replace(from, to);
+        assert_ne!(text, Config::example(), "{from} is in the example");
+        Config::parse(&text, none())
+    }
+
+    #[test]
+    fn the_printed_defaults_are_a_valid_configuration_with_the_defaults() {
+        let config = Config::parse(&Config::example(), none()).unwrap();
+        assert_eq!(config.raft, Raft::default());
+        assert_eq!(config.members.len(), 3);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
+        let error = edited("heartbeat_ms", "hartbeat_ms").unwrap_err();
+        assert_eq!(error.to_string(), "there is no key `raft.hartbeat_ms`; did you mean `raft.heartbeat_ms`?");
+        let error = edited("initialize = false", "colour = 1").unwrap_err();
+        assert!(matches!(error, ConfigError::UnknownKey { nearest: None, .. }));
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused() {
+        assert!(matches!(edited("member = 1 ", "member = 4 "), Err(ConfigError::Value { key: "member", .. })));
+        assert!(matches!(edited("id = 2", "id = 1"), Err(ConfigError::Value { key: "members", .. })));
+        assert!(matches!(
+            edited("127.0.0.1:7301", "0.0.0.0:7301"),
+            Err(ConfigError::Value { key: "listen.admin", .. })
+        ));
+        assert!(matches!(
+            edited("heartbeat_ms = 100", "heartbeat_ms = 300"),
+            Err(ConfigError::Value { key: "raft.heartbeat_ms", .. })
+        ));
+        assert!(matches!(edited("0.0.0.0:7101", "here"), Err(ConfigError::Form(_))));
+    }
+
+    #[test]
+    fn a_variable_sets_its_key() {
+        let variables = [("CONCLAVE_LISTEN__CLIENT", "127.0.0.1:9"), ("CONCLAVE_DIR", "/x"), ("HOME", "/")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::parse(&Config::example(), variables).unwrap();
+        assert_eq!(config.listen.client.port(), 9);
+        let typo = [("CONCLAVE_LISTEN__CLEINT".to_owned(), "1".to_owned())];
+        assert!(matches!(Config::parse(&Config::example(), typo), Err(ConfigError::UnknownKey { .. })));
+    }
+}

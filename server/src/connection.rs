@@ -1,0 +1,302 @@
+//! One client's connection: a reader that dispatches, and a writer that keeps replies in the order of the requests.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use conclave_core::query;
+use conclave_link::{Connection, FrameReader, FrameWriter, RecvStream, SendStream};
+use conclave_protocol::{
+    Attached, ClientMessage, Hello, NO_REQUEST, PROTOCOL_VERSION, PushBack, Refusal, RequestId, ServerMessage, Welcome,
+    codec, limits,
+};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::dispatch::Dispatch;
+use crate::member::Shared;
+use crate::publish::{Out, Outbox};
+use crate::watches::ConnectionId;
+
+/// How long a new connection may take until it has said hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How long a member that is behind what the client has seen waits to catch up, before it sends the client away.
+const BEHIND_WITHIN: Duration = Duration::from_secs(2);
+/// The QUIC close code of an orderly end; the reason is in the text.
+const CLOSED: u32 = 0;
+
+/// Serves a client until it goes, or is sent away.
+pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let Ok(Ok((send, receive))) = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await else {
+        connection.close(CLOSED, "no stream was opened");
+        return;
+    };
+    let mut reader = FrameReader::new(receive);
+    let mut writer = FrameWriter::new(send);
+    match greet(&shared, &connection, &mut reader).await {
+        Ok((welcome, outbox, receiver)) => {
+            let id = shared.next_connection();
+            if write(&mut writer, &[ServerMessage::Welcome(Box::new(welcome))]).await.is_err() {
+                return;
+            }
+            run(shared, id, connection, reader, writer, outbox, receiver).await;
+        }
+        Err(message) => {
+            drop(write(&mut writer, &[message]).await);
+            finish(writer, &connection).await;
+        }
+    }
+}
+
+/// Reads the hello, and finds out whether this client can be served.
+async fn greet(
+    shared: &Shared,
+    connection: &Connection,
+    reader: &mut FrameReader<RecvStream>,
+) -> Result<(Welcome, Outbox, mpsc::UnboundedReceiver<Out>), ServerMessage> {
+    let bad = |why: String| ServerMessage::Goodbye { refusal: Refusal::BadRequest { why } };
+    let frame = tokio::time::timeout(HELLO_WITHIN, reader.next(limits::FRAME_BYTES))
+        .await
+        .map_err(|_| bad("no hello came".to_owned()))?
+        .map_err(|error| bad(error.to_string()))?
+        .ok_or_else(|| bad("the stream ended before a hello".to_owned()))?;
+    let hello = match codec::decode(&frame) {
+        Ok(ClientMessage::Hello(hello)) => hello,
+        Ok(_) => return Err(bad("the first message must be a hello".to_owned())),
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    let Hello { versions, attach, seen } = hello;
+    if !versions.contains(&PROTOCOL_VERSION) {
+        let why = format!("this member speaks version {PROTOCOL_VERSION} of the protocol, the client {versions:?}");
+        return Err(bad(why));
+    }
+    let push_back = |why| ServerMessage::PushBack { id: NO_REQUEST, why };
+    if !shared.is_ready() {
+        return Err(push_back(PushBack::NotReady));
+    }
+    let reached = tokio::time::timeout(BEHIND_WITHIN, shared.publisher.reached(seen)).await;
+    if !matches!(reached, Ok(true)) {
+        return Err(push_back(PushBack::Behind { zxid: shared.publisher.published() }));
+    }
+    let principal: Arc<str> = connection.principal().uri().into();
+    let mut session = 0;
+    let mut attached = None;
+    if let Some(attach) = attach {
+        let row = shared.store.snapshot().and_then(|snapshot| query::session(&snapshot, attach.session));
+        match row {
+            // A session that this member has not seen yet is above what the client has seen; one below is over.
+            Ok(None) if attach.session.0 > shared.publisher.published().0 => {
+                return Err(push_back(PushBack::Behind { zxid: shared.publisher.published() }));
+            }
+            Ok(None) => {
+                let refusal = Refusal::SessionOver { session: attach.session };
+                return Err(ServerMessage::Goodbye { refusal });
+            }
+            Ok(Some(row)) if row.principal != *principal => {
+                let why = format!("session {} belongs to another principal", attach.session);
+                return Err(bad(why));
+            }
+            Ok(Some(row)) => {
+                session = attach.session.0;
+                attached = Some(Attached { timeout_ms: row.timeout_ms });
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "a session's row can't be read");
+                return Err(push_back(PushBack::NotReady));
+            }
+        }
+    }
+    let welcome = Welcome {
+        version: PROTOCOL_VERSION,
+        member: shared.id,
+        cluster: shared.cluster.clone(),
+        principal: principal.to_string(),
+        now_ms: shared.now_ms(),
+        zxid: shared.publisher.published(),
+        endpoints: shared.endpoints.clone(),
+        attached,
+    };
+    let (out, receiver) = mpsc::unbounded_channel();
+    let outbox = Outbox {
+        out,
+        queued: Arc::new(AtomicUsize::new(0)),
+        owed: Arc::new(AtomicBool::new(false)),
+        session: Arc::new(AtomicU64::new(session)),
+        principal,
+    };
+    Ok((welcome, outbox, receiver))
+}
+
+/// Reads and dispatches, with the writer beside it, until one of them ends.
+async fn run(
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    connection: Connection,
+    mut reader: FrameReader<RecvStream>,
+    writer: FrameWriter<SendStream>,
+    outbox: Outbox,
+    receiver: mpsc::UnboundedReceiver<Out>,
+) {
+    shared.publisher.connect(id, outbox.clone());
+    let answered = watch::Sender::new(NO_REQUEST);
+    let room = Arc::new(Semaphore::new(limits::IN_FLIGHT));
+    let mut dispatch = Dispatch::new(Arc::clone(&shared), id, outbox.clone(), answered.subscribe());
+    let writing = Writer {
+        shared: Arc::clone(&shared),
+        id,
+        queued: Arc::clone(&outbox.queued),
+        owed: Arc::clone(&outbox.owed),
+        slots: VecDeque::new(),
+        answered,
+        room: Arc::clone(&room),
+    };
+    let mut writing = tokio::spawn(writing.run(writer, receiver));
+    let mut written = None;
+    let end = loop {
+        let Ok(permit) = room.acquire().await else { break None };
+        tokio::select! {
+            biased;
+            done = &mut writing => {
+                written = done.ok();
+                break None;
+            }
+            frame = reader.next(limits::FRAME_BYTES) => match frame {
+                Ok(Some(frame)) => match codec::decode::<ClientMessage>(&frame) {
+                    Ok(message) => {
+                        permit.forget();
+                        if let Err(refusal) = dispatch.message(message) {
+                            break Some(refusal);
+                        }
+                    }
+                    Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
+                },
+                Ok(None) => break None,
+                Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
+            },
+        }
+    };
+    shared.publisher.disconnect(id, dispatch.watches());
+    if let Some(refusal) = end {
+        outbox.send(Out::Last(ServerMessage::Goodbye { refusal }));
+    }
+    // With the last outbox gone the writer comes to the end of its queue.
+    drop((outbox, dispatch));
+    if written.is_none() {
+        const LINGER: Duration = Duration::from_secs(2);
+        match tokio::time::timeout(LINGER, &mut writing).await {
+            Ok(done) => written = done.ok(),
+            Err(_) => writing.abort(),
+        }
+    }
+    match written {
+        Some(writer) => finish(writer, &connection).await,
+        None => connection.close(CLOSED, "the connection was given up"),
+    }
+}
+
+/// Lets the client read what was written last before the connection goes.
+async fn finish(writer: FrameWriter<SendStream>, connection: &Connection) {
+    const LINGER: Duration = Duration::from_secs(1);
+    let mut stream = writer.into_inner();
+    drop(stream.finish());
+    drop(tokio::time::timeout(LINGER, stream.stopped()).await);
+    connection.close(CLOSED, "goodbye");
+}
+
+async fn write(
+    writer: &mut FrameWriter<SendStream>,
+    messages: &[ServerMessage],
+) -> Result<(), conclave_link::FrameError> {
+    for message in messages {
+        writer.push_bytes(codec::encode(message).into())?;
+    }
+    writer.flush().await
+}
+
+/// The connection's writer.
+struct Writer {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    queued: Arc<AtomicUsize>,
+    owed: Arc<AtomicBool>,
+    /// Requests in the order of their arrival, with their replies as far as they are there.
+    slots: VecDeque<(RequestId, Option<ServerMessage>)>,
+    answered: watch::Sender<RequestId>,
+    room: Arc<Semaphore>,
+}
+
+impl Writer {
+    /// Writes until the last message, the end of the queue, or the end of the stream; gives the stream back.
+    async fn run(
+        mut self,
+        mut writer: FrameWriter<SendStream>,
+        mut receiver: mpsc::UnboundedReceiver<Out>,
+    ) -> FrameWriter<SendStream> {
+        let mut batch = Vec::new();
+        loop {
+            if receiver.recv_many(&mut batch, 256).await == 0 {
+                return writer;
+            }
+            let mut events = 0;
+            let mut last = false;
+            for out in batch.drain(..) {
+                let pushed = match out {
+                    Out::Expect(id) => {
+                        self.slots.push_back((id, None));
+                        Ok(())
+                    }
+                    Out::Fill(id, message) => {
+                        if let Some(slot) = self.slots.iter_mut().find(|(slot, _)| *slot == id) {
+                            slot.1 = Some(message);
+                        }
+                        self.pop(&mut writer)
+                    }
+                    Out::Now(message) => {
+                        self.room.add_permits(1);
+                        push(&mut writer, &message)
+                    }
+                    Out::Event(message) => {
+                        events += 1;
+                        push(&mut writer, &message)
+                    }
+                    Out::Last(message) => {
+                        last = true;
+                        push(&mut writer, &message)
+                    }
+                };
+                if pushed.is_err() || last {
+                    break;
+                }
+            }
+            if writer.flush().await.is_err() || last {
+                return writer;
+            }
+            if events > 0
+                && self.queued.fetch_sub(events, Ordering::AcqRel) == events
+                && self.owed.load(Ordering::Acquire)
+            {
+                self.shared.publisher.caught_up(self.id);
+            }
+        }
+    }
+
+    /// Writes the replies at the front, as far as they are there.
+    fn pop(&mut self, writer: &mut FrameWriter<SendStream>) -> Result<(), conclave_link::FrameError> {
+        let mut answered = None;
+        while let Some((_, Some(_))) = self.slots.front() {
+            if let Some((id, Some(message))) = self.slots.pop_front() {
+                push(writer, &message)?;
+                self.room.add_permits(1);
+                answered = Some(id);
+            }
+        }
+        if let Some(id) = answered {
+            self.answered.send_replace(id);
+        }
+        Ok(())
+    }
+}
+
+fn push(writer: &mut FrameWriter<SendStream>, message: &ServerMessage) -> Result<(), conclave_link::FrameError> {
+    writer.push_bytes(codec::encode(message).into())
+}

@@ -1,0 +1,431 @@
+//! Brings this member's requests and heartbeats to whoever leads, and sends them again when that changes.
+//!
+//! The publisher's list of waiting requests is the truth; this task only carries. A request leaves the list when its
+//! transaction is published here, so whatever is on the list when the leader changes is sent to the new one, in order
+//! of arrival: the session's sequence, or the nonce, makes sure that it is done once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave_core::entry::Origin;
+use conclave_core::query::{self, Stored};
+use conclave_link::{FrameReader, FrameWriter, RecvStream, SendStream};
+use conclave_protocol::{Refusal, RequestId, ServerMessage, SessionId, Zxid, limits};
+use conclave_store::Store;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+use crate::peer::Peers;
+use crate::planner::{self, Envelope, Told};
+use crate::publish::{Out, Outbox, Publisher};
+use crate::raft::Leadership;
+use crate::sessions;
+
+/// How long a request waits that has to be sent again: long enough for an election not to be hammered, short enough
+/// not to be felt.
+const RETRY: Duration = Duration::from_millis(10);
+/// Bytes of requests after which a frame is closed.
+const FRAME_FILL: usize = 1 << 20;
+
+/// What a member sends to the leader.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Up {
+    /// Requests, in order.
+    Requests(Vec<Envelope>),
+    /// Sessions that heartbeats have come from.
+    Renew {
+        /// The sender's number for this batch.
+        round: u64,
+        /// Which sessions.
+        sessions: Vec<SessionId>,
+    },
+}
+
+/// What the leader sends back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Down {
+    /// What became of requests that were not planned, by the sender's numbers.
+    Told(Vec<(u64, Told)>),
+    /// These sessions of the batch are renewed, by a leader that was confirmed after the batch had arrived.
+    Renewed {
+        /// Which batch.
+        round: u64,
+        /// Which sessions: those missing are over.
+        sessions: Vec<SessionId>,
+    },
+}
+
+/// What connections ask of the forwarder.
+pub(crate) enum Command {
+    /// A request that was just registered with the publisher.
+    Submit(Envelope),
+    /// A heartbeat.
+    Heartbeat(SessionId, Outbox, RequestId),
+}
+
+/// Where the forwarder's requests go.
+enum Route {
+    /// Nobody is known to lead.
+    None,
+    /// The planner of this member.
+    Local,
+    /// Another member.
+    Remote { writer: Box<FrameWriter<SendStream>>, reading: tokio::task::JoinHandle<()> },
+}
+
+/// See the module.
+pub(crate) struct Forwarder {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) store: Store,
+    pub(crate) planner: planner::Handle,
+    pub(crate) leases: mpsc::UnboundedSender<sessions::Command>,
+    pub(crate) peers: Peers,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) id: u64,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// The forwarder's own state.
+struct State {
+    route: Route,
+    /// Of this (term, leader) the route is.
+    target: Option<(u64, u64)>,
+    told: mpsc::UnboundedSender<Vec<(u64, Told)>>,
+    renewed: mpsc::UnboundedSender<(u64, Vec<SessionId>)>,
+    broken: mpsc::UnboundedSender<()>,
+    retry: BTreeSet<u64>,
+    /// Heartbeats that have not been sent.
+    beats: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
+    /// Heartbeats of the batch that is under way.
+    under_way: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
+    round: u64,
+}
+
+impl Forwarder {
+    /// Carries until the member stops.
+    pub(crate) async fn run(mut self) {
+        let (told, mut told_here) = mpsc::unbounded_channel();
+        let (renewed, mut renewed_here) = mpsc::unbounded_channel();
+        let (broken, mut broken_here) = mpsc::unbounded_channel();
+        let mut state = State {
+            route: Route::None,
+            target: None,
+            told,
+            renewed,
+            broken,
+            retry: BTreeSet::new(),
+            beats: HashMap::new(),
+            under_way: HashMap::new(),
+            round: 0,
+        };
+        let mut timer = tokio::time::interval(RETRY);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut commands = Vec::new();
+        loop {
+            let needs_timer = !state.retry.is_empty() || matches!(state.route, Route::None) && state.target.is_some();
+            tokio::select! {
+                biased;
+                changed = self.leadership.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.reroute(&mut state).await;
+                }
+                Some(()) = broken_here.recv() => {
+                    state.route = Route::None;
+                    self.reroute(&mut state).await;
+                }
+                Some(batch) = told_here.recv() => self.told(&mut state, batch),
+                Some((round, sessions)) = renewed_here.recv() => {
+                    if round == state.round {
+                        self.renewed(&mut state, &sessions);
+                        self.send_beats(&mut state).await;
+                    }
+                }
+                count = self.commands.recv_many(&mut commands, 1024) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let mut envelopes = Vec::with_capacity(count);
+                    for command in commands.drain(..) {
+                        match command {
+                            Command::Submit(envelope) => envelopes.push(envelope),
+                            Command::Heartbeat(session, outbox, id) => {
+                                state.beats.entry(session).or_default().push((outbox, id));
+                            }
+                        }
+                    }
+                    self.send(&mut state, envelopes).await;
+                    if state.under_way.is_empty() {
+                        self.send_beats(&mut state).await;
+                    }
+                }
+                _ = timer.tick(), if needs_timer => {
+                    if matches!(state.route, Route::None) {
+                        self.reroute(&mut state).await;
+                    }
+                    self.retry(&mut state).await;
+                }
+            }
+        }
+    }
+
+    /// Turns to whoever leads now, and sends everything that waits.
+    async fn reroute(&mut self, state: &mut State) {
+        let leadership = *self.leadership.borrow_and_update();
+        let target = leadership.leader.map(|leader| (leadership.term, leader));
+        if target == state.target && !matches!(state.route, Route::None) {
+            return;
+        }
+        state.target = target;
+        if let Route::Remote { reading, .. } = std::mem::replace(&mut state.route, Route::None) {
+            reading.abort();
+        }
+        let Some((_, leader)) = target else { return };
+        if leader == self.id {
+            state.route = Route::Local;
+        } else {
+            match self.peers.open_forward(leader).await {
+                Ok((writer, reader)) => {
+                    let reading = read_down(reader, state.told.clone(), state.renewed.clone(), state.broken.clone());
+                    state.route = Route::Remote { writer: Box::new(writer), reading: tokio::spawn(reading) };
+                }
+                // The timer tries again, for as long as that member is said to lead.
+                Err(error) => {
+                    tracing::debug!(leader, %error, "the leader can't be reached");
+                    return;
+                }
+            }
+        }
+        state.retry.clear();
+        let waiting = self.publisher.all_waiting();
+        let envelopes = waiting.into_iter().map(|(token, request)| Envelope { token, request }).collect();
+        self.send(state, envelopes).await;
+        for (session, beats) in std::mem::take(&mut state.under_way) {
+            state.beats.entry(session).or_default().extend(beats);
+        }
+        self.send_beats(state).await;
+    }
+
+    /// Sends requests; without a route they wait on the publisher's list.
+    async fn send(&self, state: &mut State, envelopes: Vec<Envelope>) {
+        if envelopes.is_empty() {
+            return;
+        }
+        match &mut state.route {
+            Route::None => {}
+            Route::Local => self.planner.send(planner::Command::Requests(state.told.clone(), envelopes)),
+            Route::Remote { writer, .. } => {
+                let mut frame = Vec::new();
+                let mut bytes = 0;
+                let mut sent = Ok(());
+                for envelope in envelopes {
+                    bytes += weight(&envelope);
+                    frame.push(envelope);
+                    if bytes >= FRAME_FILL {
+                        sent = sent.and_then(|()| push(writer, &Up::Requests(std::mem::take(&mut frame))));
+                        bytes = 0;
+                    }
+                }
+                if !frame.is_empty() {
+                    sent = sent.and_then(|()| push(writer, &Up::Requests(frame)));
+                }
+                let flushed = match sent {
+                    Ok(()) => writer.flush().await,
+                    Err(error) => Err(error),
+                };
+                if flushed.is_err() {
+                    let _ = state.broken.send(());
+                }
+            }
+        }
+    }
+
+    async fn send_beats(&self, state: &mut State) {
+        if state.beats.is_empty() || matches!(state.route, Route::None) {
+            return;
+        }
+        state.round += 1;
+        let round = state.round;
+        state.under_way = std::mem::take(&mut state.beats);
+        let sessions: Vec<SessionId> = state.under_way.keys().copied().collect();
+        match &mut state.route {
+            Route::None => {}
+            Route::Local => {
+                let renewed = state.renewed.clone();
+                let reply = Box::new(move |sessions| drop(renewed.send((round, sessions))));
+                drop(self.leases.send(sessions::Command::Renew { sessions, arrived: crate::monotonic(), reply }));
+            }
+            Route::Remote { writer, .. } => {
+                let sent = match push(writer, &Up::Renew { round, sessions }) {
+                    Ok(()) => writer.flush().await,
+                    Err(error) => Err(error),
+                };
+                if sent.is_err() {
+                    let _ = state.broken.send(());
+                }
+            }
+        }
+    }
+
+    fn renewed(&self, state: &mut State, sessions: &[SessionId]) {
+        let renewed: BTreeSet<SessionId> = sessions.iter().copied().collect();
+        let zxid = self.publisher.published();
+        for (session, beats) in std::mem::take(&mut state.under_way) {
+            if renewed.contains(&session) {
+                for (outbox, id) in beats {
+                    let answer = Ok(conclave_protocol::Answer::Alive);
+                    outbox.send(Out::Now(ServerMessage::Answer { id, zxid, answer }));
+                }
+            } else {
+                // Not renewed: over, or about to be. The publisher tells the connection when it is.
+                tracing::debug!(%session, "the leader did not renew the session");
+            }
+        }
+    }
+
+    fn told(&self, state: &mut State, batch: Vec<(u64, Told)>) {
+        for (token, told) in batch {
+            match told {
+                Told::Resend => {
+                    state.retry.insert(token);
+                }
+                Told::PushBack(why) => self.publisher.push_back(token, why),
+                Told::Dropped => {
+                    let why = "the reply to this sequence was acknowledged before".to_owned();
+                    self.publisher.refuse(token, self.publisher.published(), Refusal::BadRequest { why });
+                }
+                Told::Look(zxid) => {
+                    let (publisher, store, told) =
+                        (Arc::clone(&self.publisher), self.store.clone(), state.told.clone());
+                    tokio::spawn(async move { look(&publisher, &store, token, zxid, &told).await });
+                }
+            }
+        }
+    }
+
+    /// Sends again what the leader could not place.
+    async fn retry(&self, state: &mut State) {
+        if matches!(state.route, Route::None) {
+            return;
+        }
+        let tokens = std::mem::take(&mut state.retry);
+        let waiting = tokens.into_iter().filter_map(|token| Some((token, self.publisher.waiting(token)?.1)));
+        let envelopes = waiting.map(|(token, request)| Envelope { token, request }).collect();
+        self.send(state, envelopes).await;
+    }
+}
+
+/// Looks a request up in this member's applied state, once that has reached a zxid.
+async fn look(
+    publisher: &Publisher,
+    store: &Store,
+    token: u64,
+    zxid: Zxid,
+    told: &mpsc::UnboundedSender<Vec<(u64, Told)>>,
+) {
+    if !publisher.reached(zxid).await {
+        return;
+    }
+    let Some((origin, _)) = publisher.waiting(token) else { return };
+    let stored = store.snapshot().and_then(|snapshot| query::stored(&snapshot, &origin));
+    match stored {
+        Ok(Stored::Reply { zxid, outcome }) => publisher.deliver_stored(token, zxid, outcome),
+        Ok(Stored::SessionOver) => {
+            if let Origin::Session { session, .. } = origin {
+                publisher.refuse(token, zxid, Refusal::SessionOver { session });
+                publisher.over(session);
+            }
+        }
+        // The zxid was planned and then came to nothing: from the start.
+        Ok(Stored::NotYet) => drop(told.send(vec![(token, Told::Resend)])),
+        Err(fault) => tracing::error!(%fault, "a stored reply can't be read"),
+    }
+}
+
+/// Reads what the leader sends back, until the stream ends.
+async fn read_down(
+    mut reader: FrameReader<RecvStream>,
+    told: mpsc::UnboundedSender<Vec<(u64, Told)>>,
+    renewed: mpsc::UnboundedSender<(u64, Vec<SessionId>)>,
+    broken: mpsc::UnboundedSender<()>,
+) {
+    while let Ok(Some(frame)) = reader.next(limits::PEER_FRAME_BYTES).await {
+        match postcard::from_bytes(&frame) {
+            Ok(Down::Told(batch)) => drop(told.send(batch)),
+            Ok(Down::Renewed { round, sessions }) => drop(renewed.send((round, sessions))),
+            Err(error) => {
+                tracing::warn!(%error, "the leader sent something that is no message");
+                break;
+            }
+        }
+    }
+    let _ = broken.send(());
+}
+
+/// The leader's end of a forward stream: serves one member until its stream ends.
+pub(crate) async fn serve(
+    mut reader: FrameReader<RecvStream>,
+    mut writer: FrameWriter<SendStream>,
+    planner: planner::Handle,
+    leases: mpsc::UnboundedSender<sessions::Command>,
+) {
+    let (told, mut told_here) = mpsc::unbounded_channel::<Vec<(u64, Told)>>();
+    let (renewed, mut renewed_here) = mpsc::unbounded_channel::<(u64, Vec<SessionId>)>();
+    loop {
+        tokio::select! {
+            frame = reader.next(limits::PEER_FRAME_BYTES) => {
+                let Ok(Some(frame)) = frame else { return };
+                match postcard::from_bytes(&frame) {
+                    Ok(Up::Requests(envelopes)) => planner.send(planner::Command::Requests(told.clone(), envelopes)),
+                    Ok(Up::Renew { round, sessions }) => {
+                        let renewed = renewed.clone();
+                        let reply = Box::new(move |sessions| drop(renewed.send((round, sessions))));
+                        drop(leases.send(sessions::Command::Renew { sessions, arrived: crate::monotonic(), reply }));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a member sent something that is no request");
+                        return;
+                    }
+                }
+            }
+            Some(batch) = told_here.recv() => {
+                if push(&mut writer, &Down::Told(batch)).is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+            Some((round, sessions)) = renewed_here.recv() => {
+                if push(&mut writer, &Down::Renewed { round, sessions }).is_err() || writer.flush().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn push<T: Serialize>(writer: &mut FrameWriter<SendStream>, message: &T) -> Result<(), conclave_link::FrameError> {
+    let bytes = postcard::to_stdvec(message).expect("a Vec takes every byte, and messages have only known lengths");
+    writer.push_bytes(bytes.into())
+}
+
+/// About how many bytes an envelope takes.
+fn weight(envelope: &Envelope) -> usize {
+    use conclave_core::plan::Work;
+    use conclave_protocol::{Op, Step};
+    let data = match &envelope.request.work {
+        Work::Op(Op::Create(create)) => create.data.len(),
+        Work::Op(Op::Set(set)) => set.data.len(),
+        Work::Op(Op::Call(call)) => call.args.len(),
+        Work::Op(Op::Multi(steps)) => steps
+            .iter()
+            .map(|step| match step {
+                Step::Create(create) => create.data.len() + 128,
+                Step::Set(set) => set.data.len() + 128,
+                Step::Check(_) | Step::Delete(_) => 128,
+            })
+            .sum(),
+        _ => 0,
+    };
+    data + 256
+}

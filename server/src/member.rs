@@ -1,0 +1,646 @@
+//! A member's life: opens what it keeps, starts its threads, recovers, serves, stops.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use conclave_core::apply::Position;
+use conclave_core::plan::Install;
+use conclave_core::{Fault, query};
+use conclave_link::{Credentials, Dialer, Listener, Plane, Principal};
+use conclave_log::RealDisk;
+use conclave_plugin_host::{Budgets, Host};
+use conclave_protocol::{Endpoint, MemberId};
+use conclave_store::{DirLock, Store, Writer};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::applier::Applier;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::forward::{self, Forwarder};
+use crate::ground::Real;
+use crate::peer::{self, PeerRequest, Peers, wire};
+use crate::publish::Publisher;
+use crate::raft::{Leadership, Node, Replica, Running, StartOptions, Timing};
+use crate::watches::ConnectionId;
+use crate::{admin, listen, monotonic, planner, sessions, wall_ms};
+
+/// How often the tables are synced: the log makes writes durable, this only keeps what a machine's crash costs small.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+/// How long another member has to tell its wall clock.
+const CLOCK_WITHIN: Duration = Duration::from_millis(500);
+/// How long to wait before something is tried again that an election decides.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Threads for clients. Raft, the log, apply and the planner have threads of their own.
+const CLIENT_THREADS: usize = 2;
+/// Plugins of every new cluster.
+const BUILT_IN: [(&str, &[u8]); 1] = [("counter", include_bytes!("../../plugins/prebuilt/counter.wasm"))];
+
+/// Why a member can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory.
+    #[error("data directory {}: {source}", dir.display())]
+    Data {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// Why.
+        source: conclave_store::Error,
+    },
+    /// The log in it.
+    #[error("log in {}: {source}", dir.display())]
+    Log {
+        /// In which data directory.
+        dir: std::path::PathBuf,
+        /// Why.
+        source: conclave_log::Error,
+    },
+    /// Log and tables do not belong together.
+    #[error("data directory {}: {why}", dir.display())]
+    Torn {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// In what way.
+        why: String,
+    },
+    /// Certificates or ports.
+    #[error(transparent)]
+    Link(#[from] conclave_link::Error),
+    /// The certificate is another's.
+    #[error("the certificate in {} is for {found}, this is member {expected}", tls.display())]
+    OtherMember {
+        /// The directory.
+        tls: std::path::PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: u64,
+    },
+    /// The admin port.
+    #[error("admin port {address}: {source}")]
+    Admin {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Raft.
+    #[error(transparent)]
+    Raft(#[from] crate::raft::Error),
+    /// The plugin host.
+    #[error("plugins: {0}")]
+    Plugins(#[from] conclave_plugin_host::Error),
+    /// A fault of what is kept.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The system refused a thread or a runtime.
+    #[error("the system refused a thread: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// How a member ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to.
+    Clean,
+    /// It can't go on, and why.
+    Fault(String),
+}
+
+/// What a member's rooms share.
+pub(crate) struct Shared {
+    pub(crate) id: MemberId,
+    pub(crate) cluster: String,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) store: Store,
+    pub(crate) log: conclave_log::Handle,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) clock: Arc<Mutex<Clock>>,
+    pub(crate) peers: Peers,
+    pub(crate) replica: Replica,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) position: watch::Receiver<Option<Position>>,
+    pub(crate) resets: Arc<AtomicU64>,
+    pub(crate) expired: Arc<AtomicU64>,
+    forwarder: mpsc::UnboundedSender<forward::Command>,
+    ready: AtomicBool,
+    connections: AtomicU64,
+    stopped: watch::Sender<Option<Stopped>>,
+}
+
+impl Shared {
+    /// Cluster time, milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now_ms(monotonic(), wall_ms())
+    }
+
+    /// Whether clients are served.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether this member has met a fault.
+    pub(crate) fn is_faulty(&self) -> bool {
+        matches!(*self.stopped.borrow(), Some(Stopped::Fault(_)))
+    }
+
+    /// This member can't go on: it stops, and whoever started it is told why.
+    pub(crate) fn fault(&self, fault: impl std::fmt::Display) {
+        tracing::error!(%fault, "this member can't go on");
+        self.ready.store(false, Ordering::Release);
+        self.stopped.send_if_modified(|stopped| {
+            let is_first = stopped.is_none();
+            if is_first {
+                *stopped = Some(Stopped::Fault(fault.to_string()));
+            }
+            is_first
+        });
+    }
+
+    /// A number for a connection.
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands something to the forwarder; after its end nobody waits for an answer.
+    pub(crate) fn forward(&self, command: forward::Command) {
+        drop(self.forwarder.send(command));
+    }
+
+    /// How this member is doing.
+    pub(crate) fn status(&self) -> Result<wire::Status, Fault> {
+        let snapshot = self.store.snapshot()?;
+        let leadership = *self.leadership.borrow();
+        Ok(wire::Status {
+            role: leadership.role.name().to_owned(),
+            term: leadership.term,
+            zxid: query::state(&snapshot)?.zxid.0,
+            digest: snapshot.local()?.digest,
+        })
+    }
+}
+
+/// A running member. Dropped without [`Member::stop`], it ends like a process that was killed.
+pub struct Member {
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+    admin: Option<std::net::SocketAddr>,
+    planner: planner::Handle,
+    threads: Vec<JoinHandle<()>>,
+    applier: JoinHandle<Writer>,
+    raft_runtime: Runtime,
+    client_runtime: Runtime,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+/// What is opened before anything runs.
+struct Kept {
+    log: conclave_log::Handle,
+    log_thread: JoinHandle<()>,
+    store: Store,
+    writer: Writer,
+    stopped: watch::Sender<Option<Stopped>>,
+}
+
+impl Member {
+    /// Starts a member. It blocks while the log is read, and returns before the member is ready: a quorum has to be
+    /// there for that.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs then.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let credentials = credentials(config)?;
+        let kept = open(config)?;
+        let raft_runtime = runtime("raft", 1)?;
+        let client_runtime = runtime("client", CLIENT_THREADS)?;
+        let host = Host::new(Budgets::default())?;
+        let built_in = built_in();
+
+        let (listener, peer_listener, dialer) = {
+            let _inside = client_runtime.enter();
+            let listener = Arc::new(Listener::bind(config.listen.client, Plane::Client, &credentials)?);
+            let _inside = raft_runtime.enter();
+            let peer_listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning())?;
+            (listener, peer_listener, Dialer::with(&credentials, Plane::Peer, peer::tuning())?)
+        };
+        let admin = config.listen.admin.map(|address| bind_admin(address)).transpose()?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+
+        let state = query::state(&kept.store.snapshot()?)?;
+        let local = kept.writer.local().clone();
+        let (apply, batches) = mpsc::unbounded_channel();
+        let (peers, inlets, replica) = raft_runtime.block_on(async {
+            let (peers, inlets) = Peers::start(config.member, &config.cluster, peer_listener, dialer);
+            let options = StartOptions {
+                cluster: config.cluster.clone(),
+                timing: Timing {
+                    heartbeat: Duration::from_millis(config.raft.heartbeat_ms),
+                    election_min: Duration::from_millis(config.raft.election_min_ms),
+                    election_max: Duration::from_millis(config.raft.election_max_ms),
+                },
+                log: kept.log.clone(),
+                local: local.clone(),
+                apply,
+                peers: peers.clone(),
+                inlets: inlets.raft,
+            };
+            // The apply thread must run while Raft starts: it may have committed entries to apply.
+            Ok::<_, StartError>((peers, (inlets.forward, inlets.services), options))
+        })?;
+        let (forward_in, services_in) = inlets;
+
+        let publisher = Arc::new(Publisher::new(state.zxid));
+        let clock = Arc::new(Mutex::new(Clock::restored(state.time_ms)));
+        let (planner, commands) = planner::prepare();
+        let (lifecycle, lifecycle_here) = mpsc::unbounded_channel();
+        let (position, position_here) = watch::channel(local.applied);
+        let known = query::sessions(&kept.store.snapshot()?)?;
+        let applier = Applier {
+            tables: kept.writer,
+            log: kept.log.clone(),
+            clock: Arc::clone(&clock),
+            live_after: kept.log.last().map_or(0, |position| position.index),
+            publisher: Arc::clone(&publisher),
+            lifecycle,
+            sessions: known.into_iter().map(|(session, _)| session).collect(),
+            planner: planner.clone(),
+            position,
+        }
+        .spawn(batches)?;
+        let replica = raft_runtime.block_on(Replica::start(replica))?;
+
+        let (forwarder, forwarder_commands) = mpsc::unbounded_channel();
+        let (leases, leases_here) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            id: MemberId(config.member),
+            cluster: config.cluster.clone(),
+            endpoints: endpoints(config),
+            store: kept.store,
+            log: kept.log,
+            publisher,
+            clock,
+            peers,
+            leadership: replica.leadership(),
+            replica: replica.clone(),
+            position: position_here,
+            resets: Arc::default(),
+            expired: Arc::default(),
+            forwarder,
+            ready: AtomicBool::new(false),
+            connections: AtomicU64::new(1),
+            stopped: kept.stopped,
+        });
+        let ground = Real {
+            shared: Arc::clone(&shared),
+            host: host.clone(),
+            built_in: built_in.clone(),
+            proposer: replica.proposer(),
+            replica: replica.clone(),
+            planner: planner.clone(),
+            leases: leases.clone(),
+            runtime: client_runtime.handle().clone(),
+            resets: Arc::clone(&shared.resets),
+        };
+        let mut threads = vec![kept.log_thread, planner::spawn(commands, ground, local.applied)?];
+        threads.push(compile_ahead(host, built_in)?);
+
+        let forwarder = Forwarder {
+            publisher: Arc::clone(&shared.publisher),
+            store: shared.store.clone(),
+            planner: planner.clone(),
+            leases: leases.clone(),
+            peers: shared.peers.clone(),
+            leadership: shared.leadership.clone(),
+            id: config.member,
+            commands: forwarder_commands,
+        };
+        client_runtime.spawn(forwarder.run());
+        client_runtime.spawn(sessions::run(
+            leases_here,
+            lifecycle_here,
+            replica.clone(),
+            planner.clone(),
+            Arc::clone(&shared.expired),
+        ));
+        client_runtime.spawn(serve_forwards(forward_in, planner.clone(), leases.clone()));
+        client_runtime.spawn(serve_peers(Arc::clone(&shared), services_in));
+        client_runtime.spawn(lead(Arc::clone(&shared), planner.clone(), leases));
+        client_runtime.spawn(sync(Arc::clone(&shared)));
+        client_runtime.spawn(watch_raft(Arc::clone(&shared), replica.running()));
+        if let Some(admin) = admin {
+            client_runtime.spawn(admin_port(Arc::clone(&shared), admin));
+        }
+        client_runtime.spawn(begin(Arc::clone(&shared), Arc::clone(&listener), initial(config)));
+        Ok(Self { shared, listener, admin: admin_address, planner, threads, applier, raft_runtime, client_runtime })
+    }
+
+    /// Whether clients are served: this member has applied what was committed when it started.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
+    /// Where clients reach it; the port is the real one, when the configuration said 0.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn client_address(&self) -> Result<std::net::SocketAddr, conclave_link::Error> {
+        self.listener.local_address()
+    }
+
+    /// Where metrics and health are, when configured.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+        self.admin
+    }
+
+    /// Resolves when the member has stopped by itself (a fault) or was stopped.
+    pub fn stopped(&self) -> impl Future<Output = Stopped> + Send + use<> {
+        let mut stopped = self.shared.stopped.subscribe();
+        async move {
+            match stopped.wait_for(Option::is_some).await {
+                Ok(how) => how.clone().unwrap_or(Stopped::Clean),
+                Err(_) => Stopped::Clean,
+            }
+        }
+    }
+
+    /// Gives leadership away, if this member leads and somebody can take it.
+    ///
+    /// # Errors
+    /// Why it still leads.
+    pub fn step_down(&self) -> Result<(), crate::raft::Error> {
+        self.client_runtime.block_on(self.shared.replica.step_down())
+    }
+
+    /// Whether this member leads, as far as it knows.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.shared.leadership.borrow().is_leader
+    }
+
+    /// Stops it: no request is taken any more, what was applied is synced, the next start is a clean one. Blocks, and
+    /// must not be called from within an async task.
+    ///
+    /// # Errors
+    /// When the tables could not be closed: the next start counts as one after a crash.
+    pub fn stop(self) -> Result<(), Fault> {
+        self.shared.ready.store(false, Ordering::Release);
+        self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
+        self.raft_runtime.block_on(self.shared.replica.shutdown());
+        self.planner.send(planner::Command::Stop);
+        self.shared.stopped.send_if_modified(|stopped| stopped.replace(Stopped::Clean).is_none());
+        let Self { shared, threads, applier, raft_runtime, client_runtime, .. } = self;
+        client_runtime.shutdown_timeout(Duration::from_secs(2));
+        raft_runtime.shutdown_timeout(Duration::from_secs(2));
+        drop(shared);
+        // With Raft gone nobody sends batches any more, and the thread gives the tables back.
+        let closed = match applier.join() {
+            Ok(writer) => writer.close(),
+            Err(_) => Err(Fault::Invariant("the apply thread panicked".to_owned())),
+        };
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of this member panicked");
+            }
+        }
+        closed
+    }
+}
+
+fn credentials(config: &Config) -> Result<Credentials, StartError> {
+    let credentials = Credentials::load_dir(&config.tls)?;
+    match credentials.principal() {
+        Principal::Member { id, .. } if *id == config.member => Ok(credentials),
+        other => {
+            Err(StartError::OtherMember { tls: config.tls.clone(), found: other.to_string(), expected: config.member })
+        }
+    }
+}
+
+/// Opens log and tables, and checks that they belong together.
+fn open(config: &Config) -> Result<Kept, StartError> {
+    let dir = &config.data;
+    let data = |source| StartError::Data { dir: dir.clone(), source };
+    let log = |source| StartError::Log { dir: dir.clone(), source };
+    let lock = DirLock::acquire(dir).map_err(data)?;
+    let opened = Store::open(&lock, &config.cluster, &conclave_store::Options::default()).map_err(data)?;
+    if let Some(why) = &opened.discarded {
+        tracing::warn!(?why, "the tables can't be believed: they are built again from the log");
+    }
+    let disk = RealDisk::open(dir.join("log"))?;
+    let options = conclave_log::Options::default();
+    let (open_log, votes, recovered) = conclave_log::open(Arc::new(disk), options.clone()).map_err(log)?;
+    if let Some(torn) = &recovered.torn {
+        tracing::info!(?torn, "a write that nobody was told of was cut short by a crash, and is cleared away");
+    }
+    let last = recovered.last.map_or(0, |position| position.index);
+    if let Some(applied) = opened.writer.local().applied
+        && applied.index > last
+    {
+        let why =
+            format!("the tables hold entry {}, the log ends at {last}: a part of the log was lost", applied.index);
+        return Err(StartError::Torn { dir: dir.clone(), why });
+    }
+    let stopped = watch::Sender::new(None);
+    let fatal = stopped.clone();
+    let failed = Box::new(move |error: &conclave_log::Error| {
+        tracing::error!(%error, "the log can't be written");
+        fatal.send_replace(Some(Stopped::Fault(format!("the log can't be written: {error}"))));
+    });
+    let (handle, log_thread) = conclave_log::Writer::spawn(open_log, votes, &recovered, &options, failed)?;
+    Ok(Kept { log: handle, log_thread, store: opened.store, writer: opened.writer, stopped })
+}
+
+fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name(name).build()
+}
+
+fn bind_admin(address: std::net::SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::Admin { address, source })
+}
+
+fn endpoints(config: &Config) -> Vec<Endpoint> {
+    let endpoint = |member: &crate::config::MemberAddress| Endpoint {
+        member: MemberId(member.id),
+        address: member.client.clone(),
+    };
+    let mut endpoints: Vec<Endpoint> = config.members.iter().map(endpoint).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.member);
+    endpoints
+}
+
+/// The members that a new cluster begins with, when this member is to make one.
+fn initial(config: &Config) -> Option<BTreeMap<u64, Node>> {
+    let node = |member: &crate::config::MemberAddress| {
+        (member.id, Node { peer: member.peer.clone(), client: member.client.clone() })
+    };
+    config.initialize.then(|| config.members.iter().map(node).collect())
+}
+
+/// The plugins that come with this version.
+fn built_in() -> Vec<Install> {
+    let install = |(name, component): (&str, &'static [u8])| Install {
+        name: name.to_owned(),
+        digest: Sha256::digest(component).into(),
+        component: bytes::Bytes::from_static(component),
+    };
+    BUILT_IN.into_iter().map(install).collect()
+}
+
+/// Compiles what this member would need as a leader, before it is one.
+fn compile_ahead(host: Host, plugins: Vec<Install>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("compile".to_owned()).spawn(move || {
+        for plugin in plugins {
+            if let Err(error) = host.compile(plugin.digest, &plugin.component) {
+                tracing::error!(plugin = plugin.name, %error, "a plugin can't be compiled");
+            }
+        }
+    })
+}
+
+async fn serve_forwards(
+    mut streams: mpsc::Receiver<peer::Stream>,
+    planner: planner::Handle,
+    leases: mpsc::UnboundedSender<sessions::Command>,
+) {
+    while let Some(stream) = streams.recv().await {
+        tokio::spawn(forward::serve(stream.reader, stream.writer, planner.clone(), leases.clone()));
+    }
+}
+
+async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>) {
+    while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
+        let response = match request {
+            wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
+            wire::Request::Status => match shared.status() {
+                Ok(status) => wire::Response::Status(status),
+                Err(fault) => {
+                    shared.fault(fault);
+                    continue;
+                }
+            },
+            // Quarantine by comparing digests comes with checkpoints; until then a mismatch stops the member.
+            _ => continue,
+        };
+        drop(reply.send(response));
+    }
+}
+
+/// Tells the planner when this member leads: once the clock runs.
+async fn lead(shared: Arc<Shared>, planner: planner::Handle, leases: mpsc::UnboundedSender<sessions::Command>) {
+    let mut leadership = shared.leadership.clone();
+    loop {
+        let now = *leadership.borrow_and_update();
+        if now.is_leader {
+            if start_clock(&shared).await {
+                planner.send(planner::Command::Leadership(Some(now.term)));
+            } else {
+                tokio::time::sleep(AGAIN).await;
+                if !leadership.has_changed().unwrap_or(true) {
+                    leadership.mark_changed();
+                }
+            }
+        } else {
+            planner.send(planner::Command::Leadership(None));
+            drop(leases.send(sessions::Command::Stop));
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks a majority of voters for their wall clocks, when this member has no cluster time of its own.
+async fn start_clock(shared: &Shared) -> bool {
+    let is_running = || shared.clock.lock().unwrap_or_else(PoisonError::into_inner).is_running();
+    if is_running() {
+        return true;
+    }
+    let voters: std::collections::BTreeSet<u64> = shared.replica.membership().voters.into_iter().flatten().collect();
+    let mut walls = Vec::new();
+    for voter in &voters {
+        if *voter == shared.id.0 {
+            walls.push(wall_ms());
+        } else if let Ok(wire::Response::Clock { wall_ms }) =
+            shared.peers.ask(*voter, wire::Request::Clock, CLOCK_WITHIN).await
+        {
+            walls.push(wall_ms);
+        }
+    }
+    if walls.len() * 2 <= voters.len() {
+        return false;
+    }
+    shared.clock.lock().unwrap_or_else(PoisonError::into_inner).start(&walls, monotonic());
+    true
+}
+
+async fn sync(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SYNC_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let store = shared.store.clone();
+        match tokio::task::spawn_blocking(move || store.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => return shared.fault(fault),
+            Err(_) => return,
+        }
+    }
+}
+
+/// A Raft instance that ends by itself ends the member.
+async fn watch_raft(shared: Arc<Shared>, mut running: watch::Receiver<Running>) {
+    if let Ok(running) = running.wait_for(|running| *running != Running::Yes).await
+        && let Running::Failed(why) = &*running
+    {
+        shared.fault(why);
+    }
+}
+
+async fn admin_port(shared: Arc<Shared>, listener: std::net::TcpListener) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => admin::run(shared, listener).await,
+        Err(error) => tracing::error!(%error, "the admin port can't be served"),
+    }
+}
+
+/// Makes the cluster, if this member is to; recovers; then lets clients in.
+async fn begin(shared: Arc<Shared>, listener: Arc<Listener>, initial: Option<BTreeMap<u64, Node>>) {
+    if let Some(members) = initial {
+        match shared.replica.is_pristine().await {
+            Ok(true) => {
+                if let Err(error) = shared.replica.initialize(members).await {
+                    return shared.fault(error);
+                }
+                tracing::info!("a new cluster is made");
+            }
+            Ok(false) => {}
+            Err(error) => return shared.fault(error),
+        }
+    }
+    tokio::spawn(listen::run(Arc::clone(&shared), listener));
+    while !crate::read::catch_up(&shared).await || shared.publisher.published().0 == 0 {
+        tokio::time::sleep(AGAIN).await;
+    }
+    if !shared.is_faulty() {
+        shared.ready.store(true, Ordering::Release);
+        tracing::info!(zxid = %shared.publisher.published(), "ready");
+    }
+}

@@ -1,0 +1,177 @@
+//! The planner's thread: feeds the [`pipeline`] with what arrives, and carries out what it wants done.
+
+mod pipeline;
+#[cfg(test)]
+mod tests;
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use conclave_core::Fault;
+use conclave_core::apply::Position;
+use conclave_core::plan::{Request, Work};
+use tokio::sync::mpsc;
+
+use pipeline::Pipeline;
+pub(crate) use pipeline::{Effect, Ground, Item, Outcome, Told};
+
+/// How often an idle leader writes the time down.
+const STAMP_EVERY_MS: u64 = 10_000;
+/// How often one-shot writes that may be forgotten are looked for.
+const FORGET_EVERY_MS: u64 = 1_000;
+/// How long the thread waits for something to happen before it looks at the time.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Where verdicts go: the forwarder of this member, or the stream to another.
+pub(crate) type Source = mpsc::UnboundedSender<Vec<(u64, Told)>>;
+
+/// A request on its way from a member to the leader.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Envelope {
+    /// The sending member's number for it.
+    pub(crate) token: u64,
+    /// It.
+    pub(crate) request: Request,
+}
+
+/// What happens to the planner.
+pub(crate) enum Command {
+    /// Requests of a member, in order.
+    Requests(Source, Vec<Envelope>),
+    /// The leader's own work.
+    Own(Work),
+    /// This member has applied so much.
+    Applied(Position),
+    /// This member leads in this term, or none.
+    Leadership(Option<u64>),
+    /// An entry is resolved.
+    Outcome(u64, Outcome),
+    /// Leadership is confirmed, or not.
+    Confirmed(u64, bool),
+    /// The end.
+    Stop,
+}
+
+/// What the thread needs of the rest of the member, beside its [`Ground`].
+pub(crate) trait Surroundings: Ground + Send + 'static {
+    /// Puts an entry behind those before it. Its outcome comes as [`Command::Outcome`].
+    fn propose(&self, serial: u64, term: u64, payload: bytes::Bytes);
+    /// Asks for a read-index round. Its end comes as [`Command::Confirmed`].
+    fn confirm(&self, term: u64);
+    /// Planning begins in this term.
+    fn started(&self, term: u64);
+    /// This member can't go on.
+    fn fault(&self, fault: Fault);
+    /// How often planning had to begin again.
+    fn resets(&self, count: u64);
+}
+
+/// Sends the planner what happens.
+#[derive(Clone)]
+pub(crate) struct Handle(Sender<Command>);
+
+impl Handle {
+    /// Tells it. After its end nobody listens, and nobody needs to.
+    pub(crate) fn send(&self, command: Command) {
+        let _ = self.0.send(command);
+    }
+}
+
+/// A planner that has not been started yet: the handle is needed to build its surroundings.
+pub(crate) fn prepare() -> (Handle, Receiver<Command>) {
+    let (sender, receiver) = channel();
+    (Handle(sender), receiver)
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn spawn(
+    receiver: Receiver<Command>,
+    surroundings: impl Surroundings,
+    applied: Option<Position>,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("planner".to_owned()).spawn(move || {
+        if let Err(fault) = run(&receiver, &surroundings, applied) {
+            surroundings.fault(fault);
+        }
+    })
+}
+
+fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: Option<Position>) -> Result<(), Fault> {
+    let mut pipeline: Pipeline<Source> = Pipeline::new(applied);
+    let mut stamped_ms = 0;
+    let mut forgot_ms = 0;
+    loop {
+        let first = match receiver.recv_timeout(LOOK_EVERY) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let mut rebase = None;
+        // Everything that has arrived is taken in before anything is planned: bigger batches, fewer snapshots.
+        for command in first.into_iter().chain(receiver.try_iter()) {
+            match command {
+                Command::Requests(source, envelopes) => pipeline.requests(envelopes.into_iter().map(|envelope| Item {
+                    source: Some(source.clone()),
+                    token: envelope.token,
+                    request: envelope.request,
+                })),
+                Command::Own(work) => pipeline.own(work),
+                Command::Applied(position) => rebase = Some(position),
+                Command::Leadership(term) => pipeline.leadership(surroundings, term)?,
+                Command::Outcome(serial, outcome) => {
+                    // What was applied before the outcome came is below the view before anything new is planned.
+                    pipeline.outcome(surroundings, serial, outcome)?;
+                }
+                Command::Confirmed(term, leads) => pipeline.confirmed(surroundings, term, leads)?,
+                Command::Stop => return Ok(()),
+            }
+        }
+        if let Some(position) = rebase {
+            pipeline.applied(surroundings, position)?;
+        }
+        let now_ms = surroundings.now_ms();
+        if pipeline.is_running() && pipeline.is_idle() {
+            if now_ms.saturating_sub(stamped_ms) >= STAMP_EVERY_MS {
+                pipeline.own(Work::Stamp);
+            }
+            if now_ms.saturating_sub(forgot_ms) >= FORGET_EVERY_MS {
+                forgot_ms = now_ms;
+                pipeline.own(Work::Forget);
+            }
+        }
+        pipeline.turn(surroundings)?;
+        if carry_out(&mut pipeline, surroundings) {
+            stamped_ms = now_ms;
+        }
+    }
+}
+
+/// Does what the pipeline wants; true when an entry was proposed.
+fn carry_out(pipeline: &mut Pipeline<Source>, surroundings: &impl Surroundings) -> bool {
+    let mut proposed = false;
+    let mut told: Vec<(Source, Vec<(u64, Told)>)> = Vec::new();
+    for effect in pipeline.take_effects() {
+        match effect {
+            Effect::Propose { serial, term, payload } => {
+                proposed = true;
+                surroundings.propose(serial, term, payload);
+            }
+            Effect::Tell(source, token, what) => match told.iter_mut().find(|(s, _)| s.same_channel(&source)) {
+                Some((_, batch)) => batch.push((token, what)),
+                None => told.push((source, vec![(token, what)])),
+            },
+            Effect::Confirm { term } => surroundings.confirm(term),
+            Effect::Started { term } => surroundings.started(term),
+        }
+    }
+    for (source, batch) in told {
+        // The member may be gone; it sends again to whoever leads then.
+        drop(source.send(batch));
+    }
+    surroundings.resets(pipeline.resets());
+    proposed
+}

@@ -1,0 +1,223 @@
+//! Reads: from the applied state of this member, as fresh as they must be; and what a new watch is told of the past.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use conclave_core::query::{self, History};
+use conclave_core::view::Base;
+use conclave_core::{Action, Fault, authorize};
+use conclave_protocol::{
+    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, Role, ServerMessage, Status, WatchRequest, Zxid,
+};
+
+use crate::member::Shared;
+use crate::peer::wire;
+use crate::publish::{Out, Outbox};
+use crate::watches::{ConnectionId, is_told};
+
+/// Transactions of the past that a new watch is told of while the publisher's lock is held.
+const REPLAY_LOCKED: u64 = 256;
+/// Transactions read at a time.
+const REPLAY_PAGE: usize = 1_000;
+/// How long the other members have to say how they are.
+const STATUS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Answers a read from a snapshot; with the answer comes the zxid that has to be published before it is sent.
+pub(crate) fn answer(shared: &Shared, principal: &str, id: RequestId, query: &Query) -> (ServerMessage, Zxid) {
+    let read = || -> Result<_, Fault> {
+        let snapshot = shared.store.snapshot()?;
+        let zxid = query::state(&snapshot)?.zxid;
+        Ok((zxid, query::answer(&snapshot, principal, query)?))
+    };
+    match read() {
+        Ok((zxid, answer)) => (ServerMessage::Answer { id, zxid, answer }, zxid),
+        Err(fault) => (shared.faulty(id, fault), Zxid(0)),
+    }
+}
+
+/// Waits until this member has applied everything that was committed when this was called. False when no leader could
+/// be asked.
+pub(crate) async fn catch_up(shared: &Shared) -> bool {
+    let Some(index) = shared.replica.read_index().await.ok() else { return false };
+    let mut position = shared.position.clone();
+    position.wait_for(|position| position.is_some_and(|position| position.index >= index)).await.is_ok()
+}
+
+/// The cluster as this member sees it.
+pub(crate) async fn status(shared: &Shared, id: RequestId) -> ServerMessage {
+    let leadership = *shared.leadership.borrow();
+    let mut members = Vec::new();
+    let mut own = Zxid(0);
+    for endpoint in &shared.endpoints {
+        let asked = if endpoint.member == shared.id {
+            shared.status().ok()
+        } else {
+            match shared.peers.ask(endpoint.member.0, wire::Request::Status, STATUS_WITHIN).await {
+                Ok(wire::Response::Status(status)) => Some(status),
+                Ok(_) | Err(_) => None,
+            }
+        };
+        if endpoint.member == shared.id {
+            own = asked.as_ref().map_or(Zxid(0), |status| Zxid(status.zxid));
+        }
+        members.push(match asked {
+            Some(status) => MemberStatus {
+                id: endpoint.member,
+                role: role(&status.role),
+                address: endpoint.address.clone(),
+                zxid: Some(Zxid(status.zxid)),
+                digest: Some(format!("{:032x}", status.digest)),
+            },
+            None => MemberStatus {
+                id: endpoint.member,
+                role: Role::Unreachable,
+                address: endpoint.address.clone(),
+                zxid: None,
+                digest: None,
+            },
+        });
+    }
+    let status = Status {
+        cluster: shared.cluster.clone(),
+        leader: leadership.leader.map(MemberId),
+        zxid: own,
+        member: shared.id,
+        members,
+    };
+    ServerMessage::Answer { id, zxid: own, answer: Ok(Answer::Status(Box::new(status))) }
+}
+
+/// A role as members name it to each other.
+fn role(name: &str) -> Role {
+    match name {
+        "leader" => Role::Leader,
+        "candidate" => Role::Candidate,
+        "learner" => Role::Learner,
+        "follower" => Role::Follower,
+        _ => Role::Unreachable,
+    }
+}
+
+/// Starts a watch: what lies between the zxid that it resumes from and now is told first, without a gap or a repeat.
+pub(crate) fn watch(
+    shared: &Shared,
+    connection: ConnectionId,
+    outbox: &Outbox,
+    id: RequestId,
+    request: &WatchRequest,
+) -> ServerMessage {
+    match start(shared, connection, outbox, request) {
+        Ok(zxid) => ServerMessage::Answer { id, zxid, answer: Ok(Answer::Watching) },
+        Err(fault) => shared.faulty(id, fault),
+    }
+}
+
+fn start(shared: &Shared, connection: ConnectionId, outbox: &Outbox, request: &WatchRequest) -> Result<Zxid, Fault> {
+    let registration = (&request.path, request.scope, request.once);
+    let Some(mut told) = request.since else {
+        let since = shared
+            .publisher
+            .watch::<Infallible>(connection, request.watch, registration, |published, _| Ok(Some(published)));
+        return Ok(since.unwrap_or_default().unwrap_or_default());
+    };
+    // A client that has seen more than this member was sent away at its hello; what it names beyond is not to be.
+    told = told.min(shared.publisher.published());
+    loop {
+        // Without the lock, as long as there is much to tell.
+        let end = shared.publisher.published();
+        if end.0 - told.0 > REPLAY_LOCKED {
+            let mut send = |out| outbox.send(out);
+            match replay(shared, outbox, request, told, end, &mut send)? {
+                Replayed::Upto(zxid) => told = zxid,
+                Replayed::Over(zxid) => return Ok(zxid),
+            }
+            continue;
+        }
+        let mut over = None;
+        let watching =
+            shared.publisher.watch::<Fault>(connection, request.watch, registration, |published, send| {
+                if published.0 - told.0 > REPLAY_LOCKED {
+                    return Ok(None);
+                }
+                match replay(shared, outbox, request, told, published, send)? {
+                    Replayed::Upto(zxid) => Ok(Some(zxid)),
+                    Replayed::Over(zxid) => {
+                        over = Some(zxid);
+                        Ok(Some(zxid))
+                    }
+                }
+            })?;
+        if let Some(zxid) = over {
+            // A one-shot watch that has had its event is over before it began.
+            shared.publisher.unwatch(connection, request.watch);
+            return Ok(zxid);
+        }
+        if let Some(zxid) = watching {
+            return Ok(zxid);
+        }
+    }
+}
+
+enum Replayed {
+    /// Everything up to here was told.
+    Upto(Zxid),
+    /// The one-shot watch has had its event.
+    Over(Zxid),
+}
+
+/// Tells what happened after `after`, up to `end`.
+fn replay(
+    shared: &Shared,
+    outbox: &Outbox,
+    request: &WatchRequest,
+    mut after: Zxid,
+    end: Zxid,
+    send: &mut dyn FnMut(Out),
+) -> Result<Replayed, Fault> {
+    let watch = request.watch;
+    let mut event = |message| {
+        outbox.queued.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        send(Out::Event(message));
+    };
+    while after < end {
+        let snapshot = shared.store.snapshot()?;
+        let base: &dyn Base = &snapshot;
+        let (transactions, upto) = match query::history(base, after, REPLAY_PAGE)? {
+            History::TooShort { .. } => {
+                event(ServerMessage::Resync { watch, zxid: end });
+                return Ok(if request.once { Replayed::Over(end) } else { Replayed::Upto(end) });
+            }
+            History::Kept { transactions, upto, .. } => (transactions, upto),
+        };
+        for (zxid, changes) in transactions {
+            if zxid > end {
+                break;
+            }
+            let is_for = |change: &Change| {
+                is_told(&request.path, request.scope, change)
+                    && authorize(&outbox.principal, Action::Read, &change.path).is_ok()
+            };
+            let mut changes: Vec<Change> = changes.into_iter().filter(is_for).collect();
+            if changes.is_empty() {
+                continue;
+            }
+            if request.once {
+                changes.truncate(1);
+            }
+            event(ServerMessage::Event { watch, zxid, changes });
+            if request.once {
+                return Ok(Replayed::Over(zxid));
+            }
+        }
+        after = upto;
+    }
+    Ok(Replayed::Upto(end))
+}
+
+impl Shared {
+    /// A fault is no answer: this member stops, and the client turns to another.
+    fn faulty(&self, id: RequestId, fault: Fault) -> ServerMessage {
+        self.fault(fault);
+        ServerMessage::PushBack { id, why: PushBack::NotReady }
+    }
+}
