@@ -93,21 +93,18 @@ impl Read {
 macro_rules! write_methods {
     () => {
         /// The time that the request has, instead of the options' request timeout.
-        #[must_use]
         pub fn within(mut self, time: std::time::Duration) -> Self {
             self.write.within = Some(time);
             self
         }
 
         /// Only while this fence holds; else it is refused with [`Refusal::Fenced`](crate::Refusal::Fenced).
-        #[must_use]
         pub fn fenced(mut self, fence: impl Into<crate::Fence>) -> Self {
             self.write.fence = Some(fence.into());
             self
         }
 
         /// Through the client's session, which is opened if there is none: in order with its other writes.
-        #[must_use]
         pub fn in_session(mut self) -> Self {
             self.write.in_session = true;
             self
@@ -119,7 +116,6 @@ macro_rules! write_methods {
 macro_rules! read_methods {
     () => {
         /// The time that the request has, instead of the options' request timeout.
-        #[must_use]
         pub fn within(mut self, time: std::time::Duration) -> Self {
             self.read.within = Some(time);
             self
@@ -127,21 +123,18 @@ macro_rules! read_methods {
 
         /// Sees every write that was acknowledged to anybody before this read began. The default of a client
         /// without a session.
-        #[must_use]
         pub fn linearizable(mut self) -> Self {
             self.read.consistency = Some(crate::Consistency::Linearizable);
             self
         }
 
         /// Never older than what this client has seen, on whichever member. The default of a client with a session.
-        #[must_use]
         pub fn session(mut self) -> Self {
             self.read.consistency = Some(crate::Consistency::Session);
             self
         }
 
         /// Whatever the member has, at once; it does not wait for writes that were sent before it.
-        #[must_use]
         pub fn stale(mut self) -> Self {
             self.read.consistency = Some(crate::Consistency::Stale);
             self

@@ -307,11 +307,10 @@ impl Machine {
 
     /// Ends a watch, if it is there.
     pub(crate) fn handle_unwatch(&mut self, watch: WatchId) {
-        if self.watches.remove(&watch).is_none() {
-            return;
-        }
-        let beginning = self.requests.iter().find(|(_, r)| matches!(r.what, What::Watch(w) if w == watch));
-        if let Some(ticket) = beginning.map(|(ticket, _)| *ticket) {
+        let Some(standing) = self.watches.remove(&watch) else { return };
+        let begins = |request: &Request| matches!(request.what, What::Watch(w) if w == watch);
+        let beginning = || self.requests.iter().find(|(_, request)| begins(request)).map(|(ticket, _)| *ticket);
+        if let Some(ticket) = (!standing.begun).then(beginning).flatten() {
             self.forget(ticket);
             self.done(ticket, Err(Error::Closed { outcome: Outcome::NotApplied }));
         }

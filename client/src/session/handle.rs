@@ -49,7 +49,7 @@ impl Machine {
     fn told(&mut self, watch: conclave_protocol::WatchId, zxid: Zxid) -> bool {
         self.seen = self.seen.max(zxid);
         let Some(standing) = self.watches.get_mut(&watch) else { return false };
-        if standing.since.is_some_and(|since| zxid <= since) {
+        if standing.ended || standing.since.is_some_and(|since| zxid <= since) {
             return false;
         }
         standing.since = Some(zxid);
@@ -202,12 +202,14 @@ impl Machine {
         if self.is_ordered(ticket) {
             self.ordered.insert(ticket);
             self.recall(ticket);
-            // The first `Expected` tells of a gap that others on their way will fill; it needs no pause.
-            if !matches!(why, PushBack::Expected { .. }) || self.streak > 0 {
-                let hold = now.after(self.backoff(self.streak));
-                self.hold = self.hold.max(Some(hold));
+            // What was sent together comes back together: one pause for all of it.
+            if self.hold.is_none_or(|hold| hold <= now) {
+                // The first `Expected` tells of a gap that others on their way will fill; it needs no pause.
+                if !matches!(why, PushBack::Expected { .. }) || self.streak > 0 {
+                    self.hold = Some(now.after(self.backoff(self.streak)));
+                }
+                self.streak += 1;
             }
-            self.streak += 1;
         } else {
             let due = now.after(self.backoff(times));
             if let Some(request) = self.requests.get_mut(&ticket) {
