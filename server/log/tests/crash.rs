@@ -237,6 +237,18 @@ fn a_copy_of_the_vote_from_long_ago_is_refused() {
 }
 
 #[test]
+fn a_log_that_failed_to_sync_takes_nothing_more() {
+    let disk = MemDisk::new();
+    let (mut log, _) = open(&disk, small()).unwrap();
+    log.append(&[record(1, 1, 10)]).unwrap();
+    disk.fail_sync_after(0);
+    assert!(log.sync().is_err());
+    let syncs = disk.syncs();
+    assert!(log.sync().is_err() && log.append(&[record(2, 1, 10)]).is_err() && log.mark().is_err());
+    assert_eq!(disk.syncs(), syncs, "retried");
+}
+
+#[test]
 fn a_failed_sync_of_a_vote_is_final() {
     let disk = MemDisk::new();
     let mut votes = Votes::open(Arc::new(disk.clone())).unwrap();

@@ -184,6 +184,38 @@ fn a_segment_of_another_log_is_refused() {
 }
 
 #[test]
+fn frames_of_a_twin_log_are_refused_although_each_is_whole() {
+    // The same salt, places and sequence numbers, another content: only the chain tells.
+    let twin = |options: Options, fill: u8| {
+        let disk = MemDisk::new();
+        let (mut log, _) = open(&disk, options).unwrap();
+        for index in 1..=60 {
+            log.append(&[Record { payload: vec![fill; 20].into(), ..record(index, 1, 0) }]).unwrap();
+            log.sync().unwrap();
+        }
+        disk
+    };
+    let (one, two) = (twin(single(), 1), twin(single(), 2));
+    let name = one.list_one();
+    let (mut mixed, other) = (one.content(&name).unwrap(), two.content(&name).unwrap());
+    assert_eq!(mixed.len(), other.len());
+    let frame = 72 + 20;
+    let half = 72 + 56 + 30 * frame;
+    mixed[half..].copy_from_slice(&other[half..]);
+    one.overwrite(&name, mixed);
+    assert!(open(&one, single()).err().unwrap().is_corrupt());
+
+    let (one, two) = (twin(small(), 1), twin(small(), 2));
+    let names = one.names();
+    assert_eq!(names, two.names());
+    for name in &names[1..] {
+        let mixed = one.copy();
+        mixed.overwrite(name, two.content(name).unwrap());
+        assert!(open(&mixed, small()).err().unwrap().is_corrupt(), "{name}");
+    }
+}
+
+#[test]
 fn swapped_segments_are_refused() {
     let (disk, _, _) = filled(small(), 150, true);
     let names = disk.names();

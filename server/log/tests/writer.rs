@@ -185,6 +185,7 @@ fn a_vote_is_durable_before_entries_of_its_term() {
             let voted = votes.current().map_or(0, |v| v.term);
             let term = log.last().map_or(0, |l| l.term);
             assert!(term <= voted, "entry of term {term}, vote of term {voted}");
+            assert!(voted <= term + 1, "vote of term {voted} came before the entry queued ahead of it ({term})");
             entries += term;
         }
     }
@@ -234,6 +235,22 @@ fn old_entries_leave_memory_and_are_read_from_disk() {
     }
     assert_eq!(handle.read(55..61, usize::MAX).unwrap(), records[54..], "from memory");
     assert!(handle.read(1..61, usize::MAX).unwrap_err().is_corrupt());
+}
+
+#[test]
+fn what_is_not_durable_stays_in_memory_however_much_it_is() {
+    let (handle, mut writer) = start(&MemDisk::new());
+    let told = Told::default();
+    let records: Vec<Record> = (1..=40).map(|i| record(i, 1, 300)).collect();
+    handle.append(records[..20].to_vec(), nothing()).unwrap();
+    let (reader, expected, inner) = (handle.clone(), records.clone(), told.clone());
+    let in_between = Box::new(move |_| inner.done(u64::from(read(&reader) == expected))(Ok(())));
+    // Durable before the second half is even written.
+    handle.save_vote(Vote::default(), in_between).unwrap();
+    handle.append(records[20..].to_vec(), nothing()).unwrap();
+    writer.step();
+    assert_eq!(told.good(), [1]);
+    assert_eq!(read(&handle), records);
 }
 
 #[test]
