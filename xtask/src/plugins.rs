@@ -257,7 +257,8 @@ fn sysroot(rustc: &Path) -> Result<PathBuf> {
 fn output(program: &Path, args: &[&str]) -> Result<String> {
     let failed = |why: String| format!("{} {}: {why}", program.display(), args.join(" "));
     let mut command = Command::new(program);
-    let output = command.args(args).env_remove("LD_LIBRARY_PATH").output().map_err(|error| failed(error.to_string()))?;
+    let output =
+        command.args(args).env_remove("LD_LIBRARY_PATH").output().map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
     }

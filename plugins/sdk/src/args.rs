@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn arguments_come_back_as_they_were() {
-        for args in [vec![], vec![String::new()], vec!["/hits".to_owned(), "x".repeat(70_000)], vec!["ä".into(); 300]] {
+        for args in [vec![], vec![String::new()], vec!["/hits".to_owned(), "x".repeat(70_000)], vec!["ä".into(); 300]]
+        {
             let args: Args = args.into_iter().collect();
             assert_eq!(Args::decode(&args.encode()).unwrap(), args);
         }

@@ -39,10 +39,12 @@ impl tree::Host for Run {
             let bytes = |entry: &protocol::Entry| entry.name.len() + entry.data.as_ref().map_or(0, |data| data.len());
             self.read(page.children.iter().map(bytes).sum())?;
         }
-        self.answer(page.map(|page| types::Page {
-            children: page.children.into_iter().map(Into::into).collect(),
-            more: page.more,
-        }))
+        self.answer(
+            page.map(|page| types::Page {
+                children: page.children.into_iter().map(Into::into).collect(),
+                more: page.more,
+            }),
+        )
     }
 
     fn create(&mut self, path: String, data: Vec<u8>, options: types::CreateOptions) -> Refusable<types::Created> {

@@ -52,10 +52,10 @@ impl Manifest {
             match payload.map_err(malformed)? {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                    if found.replace(section.data()).is_some() {
-                        return Err(Error::Manifest("is there twice".to_owned()));
-                    }
+                Payload::CustomSection(section)
+                    if depth == 0 && section.name() == SECTION && found.replace(section.data()).is_some() =>
+                {
+                    return Err(Error::Manifest("is there twice".to_owned()));
                 }
                 _ => {}
             }

@@ -86,7 +86,6 @@ impl Run {
             _ => Ok(UpdateDeadline::Continue(1)),
         }
     }
-
 }
 
 impl ResourceLimiter for Run {
