@@ -57,8 +57,8 @@ pub enum Error {
     /// `host:port` that leads nowhere.
     #[error("{0:?} is no address that can be resolved")]
     Address(String),
-    /// The peer plane was stopped.
-    #[error("the peer plane is stopped")]
+    /// The connection was given up here: the member is gone from the membership or has moved, or all is stopping.
+    #[error("given up here")]
     Stopped,
 }
 

@@ -360,7 +360,7 @@ impl Replica {
 /// Tells of leadership, of the membership and of the end, until the end.
 async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>, running: watch::Sender<Running>) {
     let mut metrics = raft.server_metrics();
-    let mut membership = None;
+    let mut membership = Arc::default();
     loop {
         // Cloned at once: while the reference lives, Raft cannot publish.
         let now = metrics.borrow_and_update().clone();
@@ -378,9 +378,9 @@ async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>,
             role,
         };
         leadership.send_if_modified(|known| std::mem::replace(known, news) != news);
-        if membership.as_ref() != Some(&now.membership_config) {
+        if membership != now.membership_config {
             peers.set_members(members(&now.membership_config).nodes);
-            membership = Some(now.membership_config);
+            membership = now.membership_config;
         }
         if metrics.changed().await.is_err() {
             break;

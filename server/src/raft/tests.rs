@@ -237,7 +237,7 @@ async fn a_hello_must_name_cluster_certificate_and_target() {
 async fn another_clusters_member_is_refused_by_name() {
     let cluster = Cluster::start(1).await;
     let stranger = Member::start(&cluster.pki, "two", 7);
-    stranger.peers.set_members([(1, cluster.members[&1].node())].into());
+    stranger.peers.add(1, &cluster.members[&1].node());
     let error = stranger.peers.ask(1, Request::Clock, SOON).await.unwrap_err();
     assert!(matches!(&error, PeerError::Refused(Refused::OtherCluster(name)) if name == CLUSTER), "{error}");
 }
@@ -257,7 +257,7 @@ async fn a_certificate_of_another_id_is_refused() {
 async fn nobody_votes_for_another_and_strangers_get_no_service() {
     let cluster = Cluster::start(1).await;
     let stranger = Member::start(&cluster.pki, CLUSTER, 7);
-    stranger.peers.set_members([(1, cluster.members[&1].node())].into());
+    stranger.peers.add(1, &cluster.members[&1].node());
     let candidacy =
         |member| Candidacy { ballot: Ballot { term: 99, member, committed: false }, last: None, transfer: false };
     for request in [Request::Vote(candidacy(2)), Request::PreVote(candidacy(2))] {

@@ -249,7 +249,7 @@ impl Cluster {
         this
     }
 
-    /// Waits until one leads and all others know.
+    /// Waits until one leads, has applied its blank entry, as a planner must have, and all others know.
     pub(super) async fn leader(&self) -> &Member {
         let agreed = || {
             let leader = self.members.values().filter(|member| member.leads()).max_by_key(|member| member.term())?;
@@ -257,7 +257,8 @@ impl Cluster {
                 let known = *member.replica.leadership().borrow();
                 (known.term, known.leader) == (leader.term(), Some(leader.id))
             };
-            self.members.values().all(knows).then_some(leader.id)
+            let began = leader.state.lock().unwrap().blanks.iter().any(|at| at.term == leader.term());
+            (began && self.members.values().all(knows)).then_some(leader.id)
         };
         until("a leader that all know", || agreed().is_some()).await;
         &self.members[&agreed().unwrap_or_else(|| panic!("leadership moved on at once"))]
