@@ -30,7 +30,7 @@ pub struct Client {
 
 struct Core {
     options: Options,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::UnboundedSender<Command>,
     unwatch: mpsc::UnboundedSender<conclave_protocol::WatchId>,
     shared: Arc<Shared>,
 }
@@ -232,12 +232,14 @@ impl Client {
         }
         let (reply, done) = oneshot::channel();
         let within = within.unwrap_or(self.core.options.request_timeout);
-        self.command(Command::Ask { ask, within, reply }).await?;
+        self.command(Command::Ask { ask, within, reply })?;
         done.await.unwrap_or(Err(Error::Closed { outcome: Outcome::Unknown }))
     }
 
-    pub(crate) async fn command(&self, command: Command) -> Result<()> {
-        self.core.commands.send(command).await.map_err(|_| Error::Closed { outcome: Outcome::NotApplied })
+    /// Puts a command in its place at once: a bounded channel, or tokio's cooperative yielding in its `send`, would
+    /// shuffle futures that are polled for the first time in order. What waits is what callers hold futures of.
+    pub(crate) fn command(&self, command: Command) -> Result<()> {
+        self.core.commands.send(command).map_err(|_| Error::Closed { outcome: Outcome::NotApplied })
     }
 
     pub(crate) fn unwatch(&self, watch: conclave_protocol::WatchId) {

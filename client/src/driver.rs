@@ -23,8 +23,6 @@ use crate::wire::{Dial, Quic, Reason, Wire};
 use connect::Roster;
 pub(crate) use shared::Shared;
 
-/// Commands that may wait in the channel; callers wait beyond.
-const COMMANDS: usize = 1_024;
 /// Requests that the machine may hold; commands wait in the channel beyond.
 const REQUESTS: usize = 16_384;
 /// Bytes that are encoded ahead of the stream.
@@ -47,7 +45,7 @@ pub(crate) enum Command {
 
 /// What a client holds of its driver.
 pub(crate) struct Started {
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) unwatch: mpsc::UnboundedSender<WatchId>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) connected: oneshot::Receiver<Result<()>>,
@@ -61,7 +59,7 @@ pub(crate) fn start(options: &Options) -> Result<Started> {
 
 /// Starts a driver over any way to a member.
 pub(crate) fn start_over(options: &Options, dial: Arc<dyn Dial>, seed: [u8; 32]) -> Started {
-    let (commands, command) = mpsc::channel(COMMANDS);
+    let (commands, command) = mpsc::unbounded_channel();
     let (unwatch, unwatched) = mpsc::unbounded_channel();
     let (told, connected) = oneshot::channel();
     let shared = Arc::new(Shared::default());
@@ -106,7 +104,7 @@ struct Desk {
     callers: HashMap<Ticket, Caller>,
     queues: HashMap<WatchId, Arc<Queue>>,
     shared: Arc<Shared>,
-    command: mpsc::Receiver<Command>,
+    command: mpsc::UnboundedReceiver<Command>,
     unwatched: mpsc::UnboundedReceiver<WatchId>,
     /// All handles are gone.
     orphaned: bool,

@@ -50,7 +50,7 @@ pub enum Error {
         /// What is known of this request.
         outcome: Outcome,
     },
-    /// No member could be reached in time. Nothing was sent.
+    /// No member could be reached in time. Nothing was changed.
     #[error(transparent)]
     NoConnection(#[from] NoConnection),
     /// The options are incomplete or wrong.

@@ -174,7 +174,7 @@ impl Options {
     pub fn find(dir: Option<&Path>) -> Result<Self, ConfigError> {
         let here = std::env::current_dir()
             .map_err(|error| ConfigError::Bad { what: "current directory", why: error.to_string() })?;
-        Self::search(dir, |name| std::env::var_os(name), &here)
+        Self::search(dir, std::env::var_os::<&'static str>, &here)
     }
 
     /// What the `client.toml` of a `.conclave` directory says.

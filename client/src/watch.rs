@@ -107,7 +107,7 @@ impl IntoFuture for WatchBuilder {
             let within = within.unwrap_or_else(|| client.request_timeout());
             // Made before it stands, so that a future that is dropped half-way takes it back.
             let mut watch = Watch { client, id, zxid: Zxid(0), queue: Arc::clone(&queue) };
-            watch.client.command(Command::Watch { request, queue, within, reply }).await?;
+            watch.client.command(Command::Watch { request, queue, within, reply })?;
             let done = done.await.unwrap_or(Err(Error::Closed { outcome: Outcome::NotApplied }))?;
             watch.zxid = since.unwrap_or(done.zxid);
             Ok(watch)

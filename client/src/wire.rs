@@ -46,7 +46,7 @@ impl From<conclave_link::Error> for Reason {
 /// How members are reached: by QUIC, or inside the process, in tests.
 pub(crate) trait Dial: Send + Sync {
     /// Connects to `host:port`.
-    fn dial(&self, endpoint: String) -> BoxFuture<'static, Result<Wire, Reason>>;
+    fn dial(self: Arc<Self>, endpoint: String) -> BoxFuture<'static, Result<Wire, Reason>>;
 
     /// Every endpoint has failed: reads certificates again, which may have been renewed.
     fn refresh(&self);
@@ -92,7 +92,7 @@ fn config(error: conclave_link::Error) -> ConfigError {
 }
 
 impl Dial for Quic {
-    fn dial(&self, endpoint: String) -> BoxFuture<'static, Result<Wire, Reason>> {
+    fn dial(self: Arc<Self>, endpoint: String) -> BoxFuture<'static, Result<Wire, Reason>> {
         let dialer = Arc::clone(&self.dialer);
         Box::pin(async move {
             let addresses = tokio::net::lookup_host(&endpoint).await;

@@ -119,9 +119,8 @@ impl Machine {
     }
 
     fn opened(&mut self, ticket: Ticket, zxid: Zxid, answer: Result<Body, Refusal>) {
-        let first = match self.forget(ticket).map(|request| request.what) {
-            Some(What::Open { first: Some(first), .. }) => first,
-            _ => return,
+        let Some(What::Open { first: Some(first), .. }) = self.forget(ticket).map(|request| request.what) else {
+            return;
         };
         match answer {
             Ok(Body::Value(Value::Opened { session, timeout_ms })) => {
