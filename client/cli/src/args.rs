@@ -1,0 +1,317 @@
+//! The command line: what can be asked, and in which words.
+
+mod duration;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use conclave_client::{Fence, Zxid};
+
+/// Options that every command has.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Globals {
+    /// Print JSON for programs; errors too, on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The .conclave directory of the cluster [default: CONCLAVE_DIR, else .conclave here or above]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The time that a request may take, such as 500ms, 10s or 2m [default: client.toml's, else 10s]
+    #[arg(long, global = true, value_name = "TIME", env = "CONCLAVE_TIMEOUT", value_parser = duration::parse, hide_env_values = true)]
+    pub timeout: Option<Duration>,
+    /// Connect to these members, HOST:PORT,... [default: CONCLAVE_ENDPOINTS, else client.toml's]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',', hide_short_help = true)]
+    pub endpoints: Vec<String>,
+    /// Show this certificate, a PEM file [default: CONCLAVE_CERTIFICATE, else client.toml's]
+    #[arg(long, global = true, value_name = "FILE", requires_all = ["key", "ca"], hide_short_help = true)]
+    pub certificate: Option<PathBuf>,
+    /// The certificate's key, a PEM file [default: CONCLAVE_KEY, else client.toml's]
+    #[arg(long, global = true, value_name = "FILE", requires_all = ["certificate", "ca"], hide_short_help = true)]
+    pub key: Option<PathBuf>,
+    /// The authority that members' certificates are issued by, a PEM file [default: CONCLAVE_CA, else client.toml's]
+    #[arg(long, global = true, value_name = "FILE", requires_all = ["certificate", "key"], hide_short_help = true)]
+    pub ca: Option<PathBuf>,
+}
+
+/// What a client can do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Create a znode
+    Create(Create),
+    /// Print a znode's data
+    Get(Get),
+    /// Replace a znode's data
+    Set(Set),
+    /// Delete a znode
+    Delete(Delete),
+    /// List a znode's children
+    Ls(Ls),
+    /// Print a znode's stat
+    Stat(Stat),
+    /// Print changes as they happen
+    Watch(Watch),
+    /// Create a tree of znodes from a JSON file
+    Import(Import),
+    /// Write a tree of znodes to a JSON file
+    Export(Export),
+    /// Run a command while holding a lock
+    Lock(Lock),
+    /// Call a plugin's procedure
+    Call(Call),
+    /// Print members, leader, zxid and digests
+    Status(Status),
+    /// Measure the cluster under load
+    Bench(Bench),
+}
+
+/// Where data comes from.
+#[derive(Args, Clone, Debug, Default)]
+#[group(multiple = false)]
+pub struct Data {
+    /// The data; `-` reads it from stdin
+    #[arg(value_name = "DATA", allow_negative_numbers = true)]
+    pub positional: Option<String>,
+    /// The data, whatever it looks like
+    #[arg(long = "data", value_name = "DATA", allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// Read the data from this file
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// `create`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+With --ephemeral the znode lives as long as this command: until Ctrl-C, or until COMMAND ends, whose exit code it then
+has. When the session is lost, COMMAND is ended as by `conclave lock`, and the exit code is 123.")]
+pub struct Create {
+    /// Where; with --sequential, the path that the number is appended to
+    pub path: String,
+    /// Its data; empty if it is not given
+    #[command(flatten)]
+    pub data: Data,
+    /// It goes when this command ends
+    #[arg(long, short)]
+    pub ephemeral: bool,
+    /// Complete its name with its parent's next number
+    #[arg(long, short)]
+    pub sequential: bool,
+    /// Create missing parents too
+    #[arg(long, short)]
+    pub parents: bool,
+    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
+    #[arg(long, value_name = "FENCE")]
+    pub fence: Option<Fence>,
+    /// With --ephemeral: a command to run while the znode is there
+    #[arg(last = true, requires = "ephemeral", value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `get`.
+#[derive(Args, Clone, Debug)]
+pub struct Get {
+    /// Which znode
+    pub path: String,
+    /// Read what the member has, even if newer writes were acknowledged elsewhere
+    #[arg(long)]
+    pub stale: bool,
+}
+
+/// `set`.
+#[derive(Args, Clone, Debug)]
+pub struct Set {
+    /// Which znode
+    pub path: String,
+    /// The new data.
+    #[command(flatten)]
+    pub data: Data,
+    /// Only when it is at this version
+    #[arg(long, value_name = "N")]
+    pub if_version: Option<u64>,
+    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
+    #[arg(long, value_name = "FENCE")]
+    pub fence: Option<Fence>,
+}
+
+/// `delete`.
+#[derive(Args, Clone, Debug)]
+pub struct Delete {
+    /// Which znode
+    pub path: String,
+    /// With everything below it
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// Only when it is at this version
+    #[arg(long, value_name = "N")]
+    pub if_version: Option<u64>,
+    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
+    #[arg(long, value_name = "FENCE")]
+    pub fence: Option<Fence>,
+}
+
+/// `ls`.
+#[derive(Args, Clone, Debug)]
+pub struct Ls {
+    /// Whose children
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// Everything below it, as a tree
+    #[arg(long, short)]
+    pub tree: bool,
+    /// With version, size, children and kind
+    #[arg(long, short)]
+    pub long: bool,
+}
+
+/// `stat`.
+#[derive(Args, Clone, Debug)]
+pub struct Stat {
+    /// Which znode
+    pub path: String,
+}
+
+/// `watch`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Each line is one change: its kind, the path, the version of the data and the zxid. It goes on when members fail: no
+change is left out or repeated. `resync` stands for changes that the cluster does not keep any more: the present state
+follows it.")]
+pub struct Watch {
+    /// Which znode; it need not exist
+    pub path: String,
+    /// The znode and everything below it
+    #[arg(long, short, conflicts_with = "children")]
+    pub recursive: bool,
+    /// Which children are created and deleted
+    #[arg(long, short)]
+    pub children: bool,
+    /// Every change after this zxid; those that have happened already come first
+    #[arg(long, value_name = "ZXID")]
+    pub since: Option<Zxid>,
+    /// End after the first event
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `import`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+The file is what `conclave export` writes:
+  {\"path\": \"/app\", \"data\": \"text\", \"children\": [{\"name\": \"a\", \"data\": {\"base64\": \"AP8=\"}}]}
+`data` and `children` may be left out. At most 1000 znodes and 3 MiB are one transaction; more are several, so others
+can see a part.")]
+pub struct Import {
+    /// A JSON file; `-` is stdin
+    pub file: PathBuf,
+    /// Replace the data of znodes that exist already; those that are not in the file are left alone
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `export`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Ephemeral znodes are left out. A large tree is read in pages: what is written meanwhile may be in it or not.")]
+pub struct Export {
+    /// Which znode, with everything below it
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// Write to this file; `-` is stdout
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+}
+
+/// `lock`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+COMMAND runs in a process group of its own, without a shell; INT, TERM and HUP are passed on to it. It finds
+  CONCLAVE_FENCE        /path@zxid: what --fence takes
+  CONCLAVE_FENCE_TOKEN  the zxid alone, for other systems: it rises with each holder
+When the cluster is not heard for so long that the lock may soon be another's, COMMAND gets TERM, and KILL in time.
+
+Exit codes: COMMAND's (128 + N when signal N ended it)  123 the lock was lost  124 waited too long
+            125 conclave failed  126 COMMAND cannot be run  127 it is not found")]
+pub struct Lock {
+    /// The lock's path; it is created when it is missing
+    pub path: String,
+    /// Wait at most this long, such as 30s; 0 does not wait [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub wait: Option<Duration>,
+    /// The time that COMMAND has between TERM and KILL, before the lock may be another's
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "2s")]
+    pub grace: Duration,
+    /// Print who holds it and who waits
+    #[arg(long, conflicts_with_all = ["wait", "command"])]
+    pub show: bool,
+    /// What to run
+    #[arg(last = true, required_unless_present = "show", value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `call`.
+#[derive(Args, Clone, Debug)]
+pub struct Call {
+    /// The name that the plugin is installed under
+    pub plugin: String,
+    /// The procedure's name
+    pub procedure: String,
+    /// Its arguments
+    #[arg(allow_negative_numbers = true)]
+    pub args: Vec<String>,
+    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
+    #[arg(long, value_name = "FENCE")]
+    pub fence: Option<Fence>,
+}
+
+/// `status`.
+#[derive(Args, Clone, Debug)]
+pub struct Status {}
+
+/// What `bench` does over and over.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// Set znodes, each client its own
+    Write,
+    /// Get znodes
+    Read,
+    /// Create znodes, sequential
+    Create,
+    /// Call the plugin `counter` on one znode that all share
+    Counter,
+    /// Lock and unlock one mutex that all share
+    Lock,
+}
+
+/// `bench`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Each client has a connection and a session of its own, and keeps DEPTH requests on their way. What it makes lies below
+/bench-N and is deleted at the end.")]
+pub struct Bench {
+    /// What to do
+    #[arg(long, short, value_enum, default_value = "write")]
+    pub workload: Workload,
+    /// How many clients
+    #[arg(long, short, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: u32,
+    /// How many requests of each client are on their way at a time
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub depth: u32,
+    /// How long it is measured
+    #[arg(long, short, default_value_t = 10.0, value_parser = duration::seconds)]
+    pub seconds: f64,
+    /// Bytes of data in a znode
+    #[arg(long, default_value_t = 100)]
+    pub size: usize,
+    /// Seconds of load before it is measured
+    #[arg(long, default_value_t = 1.0, value_parser = duration::seconds)]
+    pub warmup: f64,
+    /// Reads see every acknowledged write
+    #[arg(long)]
+    pub linearizable: bool,
+    /// Leave the znodes there
+    #[arg(long)]
+    pub keep: bool,
+}
