@@ -1,2 +1,66 @@
-//! Placeholder.
-fn main() {}
+//! `conclave`: one binary for those who run a cluster, use one, or try one out.
+
+mod check;
+mod dev;
+mod out;
+mod overview;
+mod pki;
+mod server;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Coordination for distributed programs: a replicated tree of znodes with sessions, watches, locks and plugins.
+#[derive(Debug, Parser)]
+#[command(name = "conclave", version, propagate_version = false, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    globals: conclave_cli::Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Args),
+    Server(server::Args),
+    Pki(pki::Args),
+    #[command(flatten)]
+    Client(conclave_cli::Command),
+}
+
+fn main() -> ExitCode {
+    let matches = overview::grouped(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let json = cli.globals.json;
+    match cli.command {
+        Command::Dev(args) => out::end(&dev::run(&args), false),
+        Command::Server(args) => out::end(&server::run(&args, json), json),
+        Command::Pki(args) => out::end(&pki::run(&args, json), json),
+        Command::Client(command) => client(command, &cli.globals),
+    }
+}
+
+fn client(command: conclave_cli::Command, globals: &conclave_cli::Globals) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(Box::pin(conclave_cli::run(command, globals))),
+        Err(error) => out::end(&Err(out::Failure::broken("cannot start a runtime", error)), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        overview::grouped(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_its_place_in_the_overview() {
+        assert_eq!(overview::without_a_group(&Cli::command()), Vec::<String>::new());
+    }
+}
