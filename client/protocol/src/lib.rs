@@ -14,6 +14,8 @@ mod path;
 mod refusal;
 mod request;
 mod stat;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Entry, MemberStatus, Outcome, Page, PushBack, Role, Status, Value};
 pub use change::{Change, ChangeKind};
