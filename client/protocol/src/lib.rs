@@ -25,7 +25,5 @@ pub use message::{
 };
 pub use path::{Path, PathError};
 pub use refusal::Refusal;
-pub use request::{
-    Call, Check, Consistency, Create, Delete, Kind, Op, Query, Scope, Set, Step, WatchRequest,
-};
+pub use request::{Call, Check, Consistency, Create, Delete, Kind, Op, Query, Scope, Set, Step, WatchRequest};
 pub use stat::Stat;

@@ -165,7 +165,11 @@ fn check_name(name: &str, whole: &str) -> Result<(), PathError> {
 /// What an error shows of a text: it comes from a stranger and may be long.
 fn excerpt(text: &str) -> String {
     const SHOWN: usize = 120;
-    if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain("...".chars()).collect() }
+    if text.chars().count() <= SHOWN {
+        text.to_owned()
+    } else {
+        text.chars().take(SHOWN).chain("...".chars()).collect()
+    }
 }
 
 impl fmt::Display for Path {
