@@ -22,6 +22,9 @@ use crate::tls::Verifier;
 pub(crate) const REFUSED_CODE: u32 = 0x4000_0000;
 /// Close code of a connection that reached its greatest age: dial again.
 pub const AGED_CODE: u32 = REFUSED_CODE + 1;
+
+/// The code with which a dialer closes a connection whose peer's process is gone.
+pub const GONE_CODE: u32 = REFUSED_CODE + 2;
 /// The listener's one byte that ends a dialer's wait: "your certificate is good, go on". It is the link's version.
 const GREETING: u8 = 1;
 
@@ -80,6 +83,11 @@ impl Connection {
         });
         live.map().insert(id, Arc::downgrade(&inner));
         Ok(Self { inner })
+    }
+
+    /// What lies below, without keeping it open.
+    pub(crate) fn quic(&self) -> quinn::Connection {
+        self.inner.quic.clone()
     }
 
     /// Who the peer is.

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig};
@@ -14,6 +15,9 @@ use crate::error::Error;
 use crate::socket;
 use crate::tls::{self, Role, Verifier};
 use crate::tuning::Tuning;
+
+/// After so long without an answer to anything that was sent, it is asked whether anybody listens there at all.
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// Dials members. Sockets are opened at the first call, one for each address family, and belong to the runtime of
 /// that call: use one dialer in one runtime.
@@ -123,6 +127,7 @@ impl Dialer {
         let connection = Connection::new(quic, &self.live)?;
         connection.recheck(&self.state().verifier)?;
         connection.greeted().await?;
+        tokio::spawn(watch_port(connection.quic(), address));
         Ok(connection)
     }
 
@@ -181,6 +186,31 @@ const fn any_port(to: SocketAddr) -> SocketAddr {
 ///
 /// quinn does not see ICMP's "port unreachable", as its sockets are not connected, so a member that is down would
 /// cost a whole time-out. A connected socket hears it; its one byte is noise that an endpoint drops unanswered.
+/// Ends a connection whose peer's process is gone. QUIC would learn of that by silence alone, after the idle time-out;
+/// the peer's machine says at once that nobody listens, to a socket of its own that asks while there is silence.
+async fn watch_port(connection: quinn::Connection, address: SocketAddr) {
+    let (mut sent, mut received) = (0, 0);
+    let watch = async {
+        loop {
+            tokio::time::sleep(SILENCE).await;
+            let stats = connection.stats();
+            let asked = std::mem::replace(&mut sent, stats.udp_tx.datagrams) != sent;
+            let answered = std::mem::replace(&mut received, stats.udp_rx.datagrams) != received;
+            if asked && !answered {
+                // Past the time-out without a refusal, somebody listens or nobody can tell.
+                drop(tokio::time::timeout(SILENCE, nobody_listens(address)).await.map(|()| {
+                    connection
+                        .close(quinn::VarInt::from_u32(crate::connection::GONE_CODE), b"nobody listens there any more");
+                }));
+            }
+        }
+    };
+    tokio::select! {
+        () = watch => {}
+        _ = connection.closed() => {}
+    }
+}
+
 async fn nobody_listens(address: SocketAddr) {
     let probe = async {
         let socket = tokio::net::UdpSocket::bind(any_port(address)).await?;

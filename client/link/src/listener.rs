@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::{digest, hmac};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::task::JoinHandle;
 
@@ -105,7 +107,7 @@ impl Listener {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::Transport("no Tokio runtime to drive the port".to_owned()));
         }
-        let config = EndpointConfig::default();
+        let config = stable_resets(credentials);
         let endpoint = Endpoint::new(config, Some(template.clone()), socket, Arc::new(TokioRuntime)).map_err(bound)?;
         let shared = Arc::new(Shared {
             endpoint,
@@ -228,4 +230,22 @@ async fn handshake(shared: &Shared, incoming: Incoming) -> Result<Connection, Er
     connection.recheck(&verifier)?;
     connection.greet().await?;
     Ok(connection)
+}
+
+/// Settings by which a listener that was killed and started again knows the connections of its earlier life, so that
+/// it can tell their other ends at once that they are over (a stateless reset): keys derived from the member's own key
+/// instead of random ones. Otherwise the clients of a killed member would wait for their idle time-out.
+fn stable_resets(credentials: &Credentials) -> EndpointConfig {
+    let secret = |purpose: &[u8]| {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(purpose);
+        context.update(credentials.inner.key.secret_der());
+        context.finish()
+    };
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret(b"conclave stateless reset").as_ref());
+    let ids = secret(b"conclave connection ids");
+    let ids = ids.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }

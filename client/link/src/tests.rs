@@ -418,3 +418,49 @@ async fn a_closed_listener_ends_accepting_and_tells_its_peers() {
     assert!(soon(listener.accept()).await.is_none());
     assert!(matches!(soon(client.closed()).await, Error::Closed { code: 3, .. }));
 }
+
+/// A listener in a runtime of its own, which can be ended as a killed process ends: nothing is said to anybody.
+fn mortal(credentials: &Credentials, address: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let credentials = credentials.clone();
+    runtime.spawn(async move {
+        let listener = Listener::bind_with(address, Plane::Client, &credentials, endless()).unwrap();
+        tell.send(listener.local_address().unwrap()).unwrap();
+        let mut connections = Vec::new();
+        while let Some(connection) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    (runtime, told.recv_timeout(DEADLINE).unwrap())
+}
+
+/// Without a time-out by which silence alone would end a connection.
+fn endless() -> Tuning {
+    Tuning { idle_timeout: Duration::from_secs(600), keep_alive: Duration::from_millis(50), ..tuning() }
+}
+
+#[tokio::test]
+async fn a_killed_listener_is_missed_long_before_the_idle_timeout() {
+    let bench = Bench::new();
+    let (runtime, address) = mortal(&bench.member(1), LOOPBACK);
+    let dialer = Dialer::with(&bench.client("ci"), Plane::Client, endless()).unwrap();
+    let client = soon(dialer.connect(address, None)).await.unwrap();
+    runtime.shutdown_background();
+    let end = soon(client.closed()).await;
+    assert!(matches!(end, Error::ClosedHere), "{end}");
+}
+
+#[tokio::test]
+async fn a_listener_that_was_killed_and_started_again_ends_the_connections_of_its_earlier_life() {
+    let bench = Bench::new();
+    let member = bench.member(1);
+    let (runtime, address) = mortal(&member, LOOPBACK);
+    let dialer = Dialer::with(&bench.client("ci"), Plane::Client, endless()).unwrap();
+    let client = soon(dialer.connect(address, None)).await.unwrap();
+    // Blocking, so that the port is free again.
+    soon(tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE))).await.unwrap();
+    let (_again, _) = mortal(&member, address);
+    let end = soon(client.closed()).await;
+    assert!(matches!(end, Error::Reset | Error::ClosedHere), "{end}");
+}

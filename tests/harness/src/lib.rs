@@ -11,6 +11,7 @@
 //! # Ok(()) }
 //! ```
 
+mod mortal;
 mod pki;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use conclave_client::{Client, Options};
 use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming};
 
+pub use mortal::Mortal;
 pub use pki::Pki;
 
 /// What a test can't go on after.
@@ -198,7 +200,7 @@ impl Cluster {
     }
 
     fn profile(&self, dir: &Path, endpoints: &[String]) -> Result<Options, Error> {
-        Ok(Options::new(endpoints.to_vec(), dir.join("tls.crt"), dir.join("tls.key"), dir.join("peer-ca.crt")))
+        Ok(Options::new(endpoints.iter().cloned(), dir.join("tls.crt"), dir.join("tls.key"), dir.join("peer-ca.crt")))
     }
 
     async fn launch(&mut self, id: u64) -> Result<(), Error> {
@@ -228,6 +230,21 @@ impl Drop for Cluster {
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Error> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
+        if tokio::time::Instant::now() > deadline {
+            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// As [`eventually`], for a condition that has to be asked for.
+///
+/// # Errors
+/// Which condition did not come true within [`PATIENCE`].
+pub async fn eventually_async(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<(), Error> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
         if tokio::time::Instant::now() > deadline {
             return Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into());
         }
