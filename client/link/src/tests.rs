@@ -460,7 +460,8 @@ async fn a_listener_that_was_killed_and_started_again_ends_the_connections_of_it
     let client = soon(dialer.connect(address, None)).await.unwrap();
     // Blocking, so that the port is free again.
     soon(tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE))).await.unwrap();
-    let (_again, _) = mortal(&member, address);
+    let (again, _) = mortal(&member, address);
     let end = soon(client.closed()).await;
     assert!(matches!(end, Error::Reset | Error::ClosedHere), "{end}");
+    again.shutdown_background();
 }
