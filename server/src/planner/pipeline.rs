@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::{Local, Position};
+use conclave_core::digest::Chain;
 use conclave_core::plan::{Asked, Install, Planner, Procedures, Request, Verdict, Work};
 use conclave_core::view::Base;
 use conclave_protocol::{PushBack, Zxid};
@@ -127,6 +128,11 @@ pub(crate) struct Pipeline<S> {
     /// The last position that this member has applied.
     applied: Option<Position>,
     planner: Option<Planner>,
+    /// The chains that the planner's states have: that of its base, then one for each entry. A base with another chain
+    /// is not of its making.
+    path: VecDeque<Chain>,
+    /// The term that the leases began in.
+    started: Option<u64>,
     waiting: VecDeque<Item<S>>,
     flights: VecDeque<Flight<S>>,
     next_serial: u64,
@@ -143,6 +149,8 @@ impl<S: Clone> Pipeline<S> {
             leading: None,
             applied,
             planner: None,
+            path: VecDeque::new(),
+            started: None,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
             next_serial: 1,
@@ -178,6 +186,12 @@ impl<S: Clone> Pipeline<S> {
         }
         self.leading = leading;
         self.planner = None;
+        self.started = None;
+        // What the leader decided by itself holds in its term only: in a later one another leader may have renewed a
+        // session whose end was decided here.
+        let is_asked = |item: &Item<S>| item.source.is_some();
+        self.waiting.retain(is_asked);
+        self.flights.iter_mut().for_each(|flight| flight.items.retain(is_asked));
         self.settle(ground)
     }
 
@@ -187,10 +201,15 @@ impl<S: Clone> Pipeline<S> {
         if self.phase == Phase::Starting {
             return self.start(ground);
         }
-        if let Some(planner) = &mut self.planner {
-            planner.rebase(ground.snapshot()?.0)?;
-        }
-        Ok(())
+        let Some(planner) = &mut self.planner else { return Ok(()) };
+        let (base, local) = ground.snapshot()?;
+        let Some(at) = self.path.iter().position(|chain| *chain == local.chain) else {
+            // Another leader wrote there, or an entry of ours that was given up: the overlay does not fit any more.
+            self.planner = None;
+            return self.settle(ground);
+        };
+        self.path.drain(..at);
+        planner.rebase(base)
     }
 
     /// Requests arrived.
@@ -270,6 +289,7 @@ impl<S: Clone> Pipeline<S> {
         if let Some(cut) = planner.cut() {
             let serial = self.next_serial;
             self.next_serial += 1;
+            self.path.push_back(Chain::after(&cut.payload));
             self.flights.push_back(Flight { serial, items, outcome: None });
             self.effects.push(Effect::Propose { serial, term, payload: cut.payload });
         }
@@ -326,9 +346,16 @@ impl<S: Clone> Pipeline<S> {
             return Ok(());
         }
         let (base, local) = ground.snapshot()?;
-        if local.applied.is_none_or(|position| position.term != term) {
-            return Err(Fault::Invariant(format!("the view is older than the blank entry of term {term}")));
+        match local.applied {
+            Some(position) if position.term == term => {}
+            // A later leader has written already; that this member's time is over, it hears in a moment.
+            Some(position) if position.term > term => {
+                self.phase = Phase::Starting;
+                return Ok(());
+            }
+            _ => return Err(Fault::Invariant(format!("the view is older than the blank entry of term {term}"))),
         }
+        self.path = VecDeque::from([local.chain]);
         let planner = Planner::new(term, base, &local, ground.procedures())?;
         if planner.last() == Zxid(0) {
             let work = Work::Genesis { plugins: ground.built_in() };
@@ -336,7 +363,11 @@ impl<S: Clone> Pipeline<S> {
         }
         self.planner = Some(planner);
         self.phase = Phase::Running;
-        self.effects.push(Effect::Started { term });
+        // Once a term: a planner that plans again must not give every session a new lease, least of all those whose end
+        // is under way.
+        if self.started.replace(term) != Some(term) {
+            self.effects.push(Effect::Started { term });
+        }
         Ok(())
     }
 

@@ -1,1 +1,448 @@
-//! Scripts for the pipeline.
+//! Scripts for the pipeline: design rules 2 and 3 step by step, and 2,000 step-downs in mid-pipeline.
+#![allow(clippy::unwrap_used)]
+
+mod oracle;
+mod step_downs;
+mod world;
+
+use bytes::Bytes;
+use conclave_core::Fault;
+use conclave_core::apply::{Applied, Local, Position, apply, skip};
+use conclave_core::entry::{Entry, Origin};
+use conclave_core::memory::MemTables;
+use conclave_core::plan::{Asked, Install, Procedure, Procedures, Request, Work};
+use conclave_core::view::{Base, Tx};
+use conclave_protocol::{Call, Create, Kind, Nonce, Op, Outcome as Answer, Path, Refusal, SessionId, Set, Value};
+
+use super::pipeline::Pipeline;
+use super::{Effect, Ground, Item, Outcome, Told};
+
+const ALICE: &str = "spiffe://test/client/alice";
+const CLUSTER: &str = "test";
+
+fn path(text: &str) -> Path {
+    Path::parse(text).unwrap()
+}
+
+/// A counter: adds one to what is there, and gives what it is then.
+struct Counter;
+
+impl Procedures for Counter {
+    fn prepare(&mut self, _: [u8; 32], _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn call(&mut self, mut tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>) {
+        let at = path(std::str::from_utf8(&call.args).unwrap());
+        let before = tx.get(&at).unwrap();
+        let value: u64 = before.as_ref().map_or(0, |(data, _)| String::from_utf8_lossy(data).parse().unwrap());
+        let data = Bytes::from((value + 1).to_string());
+        if before.is_some() {
+            tx.set(&Set { path: at, data: data.clone(), if_version: None }).unwrap();
+        } else {
+            tx.create(&Create { path: at, data: data.clone(), kind: Kind::default(), parents: false }).unwrap();
+        }
+        (tx, Ok(data))
+    }
+}
+
+fn increment(at: &str) -> Op {
+    let args = Bytes::copy_from_slice(at.as_bytes());
+    Op::Call(Call { plugin: "counter".to_owned(), procedure: "increment".to_owned(), args })
+}
+
+fn plugins() -> Vec<Install> {
+    vec![Install { name: "counter".to_owned(), digest: [1; 32], component: Bytes::from_static(b"counter") }]
+}
+
+/// What a pipeline stands on here: tables in memory, and the time.
+struct Land<'a> {
+    tables: &'a MemTables,
+    now_ms: u64,
+}
+
+impl Ground for Land<'_> {
+    fn snapshot(&self) -> Result<(Box<dyn Base>, Local), Fault> {
+        Ok((self.tables.snapshot(), self.tables.kept().clone()))
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn procedures(&self) -> Box<dyn Procedures> {
+        Box::new(Counter)
+    }
+
+    fn built_in(&self) -> Vec<Install> {
+        plugins()
+    }
+}
+
+fn nonce(number: u64) -> Nonce {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    Nonce::new(bytes)
+}
+
+fn once(number: u64, work: Work) -> Request {
+    let asked = Asked::Once { nonce: nonce(number), until_ms: 50_000 };
+    Request { principal: ALICE.to_owned(), asked, fence: None, work }
+}
+
+fn write(session: SessionId, sequence: u64, floor: u64, op: Op) -> Request {
+    let asked = Asked::Session { session, sequence, floor };
+    Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
+}
+
+fn decode(outcome: &[u8]) -> Answer {
+    conclave_protocol::codec::decode(outcome).unwrap()
+}
+
+/// One member by hand: its tables, its pipeline, its place in the log.
+struct Member {
+    tables: MemTables,
+    pipeline: Pipeline<u8>,
+    at: Position,
+}
+
+impl Member {
+    /// With genesis applied at (1, 1).
+    fn new() -> Self {
+        let tables = MemTables::with_root(CLUSTER, plugins()).unwrap();
+        let at = Position { term: 1, index: 1 };
+        Self { tables, pipeline: Pipeline::new(Some(at)), at }
+    }
+
+    /// That leads in term 2, and plans.
+    fn leading() -> Self {
+        let mut member = Self::new();
+        member.lead(Some(2));
+        member.blank(2);
+        assert_eq!(member.turn(), ["started 2"]);
+        member
+    }
+
+    fn lead(&mut self, term: Option<u64>) {
+        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        self.pipeline.leadership(&land, term).unwrap();
+    }
+
+    fn outcome(&mut self, serial: u64, outcome: Outcome) {
+        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        self.pipeline.outcome(&land, serial, outcome).unwrap();
+    }
+
+    fn confirmed(&mut self, term: u64, leads: bool) {
+        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        self.pipeline.confirmed(&land, term, leads).unwrap();
+    }
+
+    /// The tables apply an entry; the pipeline does not know.
+    fn write(&mut self, term: u64, payload: &[u8]) -> Applied {
+        self.at = Position { term, index: self.at.index + 1 };
+        apply(&mut self.tables, self.at, payload).unwrap()
+    }
+
+    fn write_blank(&mut self, term: u64) {
+        self.at = Position { term, index: self.at.index + 1 };
+        skip(&mut self.tables, self.at, None);
+    }
+
+    /// The pipeline is told how far the tables are.
+    fn tell(&mut self) {
+        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        self.pipeline.applied(&land, self.at).unwrap();
+    }
+
+    fn apply(&mut self, term: u64, payload: &[u8]) -> Applied {
+        let applied = self.write(term, payload);
+        self.tell();
+        applied
+    }
+
+    fn blank(&mut self, term: u64) {
+        self.write_blank(term);
+        self.tell();
+    }
+
+    fn ask(&mut self, token: u64, request: Request) {
+        self.pipeline.requests([Item { source: Some(0), token, request }]);
+    }
+
+    fn increment(&mut self, token: u64) {
+        self.ask(token, once(token, Work::Op(increment("/n"))));
+    }
+
+    /// Plans, and gives what the pipeline wants.
+    fn effects(&mut self) -> Vec<Effect<u8>> {
+        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        self.pipeline.turn(&land).unwrap();
+        self.pipeline.take_effects()
+    }
+
+    /// The same in words.
+    fn turn(&mut self) -> Vec<String> {
+        self.effects().iter().map(word).collect()
+    }
+
+    /// Plans, and gives the one entry that is proposed.
+    fn proposed(&mut self) -> (u64, Bytes) {
+        let effects = self.effects();
+        match &effects[..] {
+            [Effect::Propose { serial, payload, .. }] => (*serial, payload.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An entry by another planner of this term, over these tables.
+    fn foreign(&self, term: u64, number: u64) -> Bytes {
+        let mut other: Pipeline<u8> = Pipeline::new(Some(Position { term, index: 0 }));
+        let mut tables = self.tables.clone();
+        skip(&mut tables, Position { term, index: self.at.index }, None);
+        let land = Land { tables: &tables, now_ms: 1_000 };
+        other.leadership(&land, Some(term)).unwrap();
+        let request = once(number, Work::Op(increment("/n")));
+        other.requests([Item { source: Some(0), token: number, request }]);
+        other.turn(&land).unwrap();
+        match &other.take_effects()[..] {
+            [Effect::Started { .. }, Effect::Propose { payload, .. }] => payload.clone(),
+            effects => panic!("{effects:?}"),
+        }
+    }
+}
+
+fn word(effect: &Effect<u8>) -> String {
+    match effect {
+        Effect::Propose { serial, term, payload } => {
+            format!("propose {serial} in {term}: {}", Entry::decode(payload).unwrap().transactions.len())
+        }
+        Effect::Tell(_, token, told) => format!("tell {token} {told:?}"),
+        Effect::Confirm { term } => format!("confirm {term}"),
+        Effect::Started { term } => format!("started {term}"),
+    }
+}
+
+/// The answer of each transaction of an entry.
+fn answers(payload: &[u8]) -> Vec<Answer> {
+    Entry::decode(payload).unwrap().transactions.iter().map(|one| decode(&one.outcome)).collect()
+}
+
+fn counted(value: u64) -> Answer {
+    Ok(Value::Called(value.to_string().into()))
+}
+
+// Rule 2: the start.
+
+#[test]
+fn a_restarted_leader_with_an_unapplied_tail_plans_nothing_before_the_blank_entry_of_its_own_term() {
+    // Two entries of term 2 are in the log. This member restarts, has applied neither, and is elected in term 3.
+    let mut before = Member::leading();
+    before.increment(1);
+    let (_, first) = before.proposed();
+    before.increment(2);
+    let (_, second) = before.proposed();
+    let mut member = Member::new();
+    member.blank(2);
+    member.lead(Some(3));
+    member.increment(3);
+    assert_eq!(member.turn(), ["tell 3 Resend"]);
+    for entry in [&first, &second] {
+        assert!(matches!(member.apply(2, entry), Applied::Done(_)));
+        member.increment(3);
+        assert_eq!(member.turn(), ["tell 3 Resend"], "it is not started by an entry of an older term");
+    }
+    member.blank(3);
+    assert_eq!(member.turn(), ["started 3"]);
+    member.increment(3);
+    let (_, third) = member.proposed();
+    assert_eq!(answers(&third), [counted(3)]);
+    assert!(matches!(member.apply(3, &third), Applied::Done(_)));
+}
+
+#[test]
+fn what_waits_for_the_start_is_the_view_and_not_what_the_pipeline_was_told() {
+    let mut member = Member::new();
+    member.lead(Some(2));
+    let early = Position { term: 2, index: 2 };
+    let land = Land { tables: &member.tables, now_ms: 1_000 };
+    assert!(matches!(member.pipeline.applied(&land, early), Err(Fault::Invariant(_))), "the view is of term 1");
+}
+
+#[test]
+fn a_leader_whose_successor_has_written_already_does_not_start_and_is_no_fault() {
+    let mut member = Member::new();
+    member.write_blank(2);
+    let blank = member.at;
+    member.write_blank(3);
+    let foreign = member.foreign(3, 7);
+    member.write(3, &foreign);
+    // It hears of its own election, and of its own blank entry, when both are long over.
+    member.lead(Some(2));
+    member.pipeline.applied(&Land { tables: &member.tables, now_ms: 1_000 }, blank).unwrap();
+    member.increment(1);
+    assert_eq!(member.turn(), ["tell 1 Resend"]);
+    member.lead(None);
+    assert_eq!(member.turn(), [""; 0]);
+}
+
+// Rule 3: the reset.
+
+#[test]
+fn a_rejection_stops_planning_until_all_is_resolved_and_then_plans_again_in_the_original_order() {
+    let mut member = Member::leading();
+    for token in 1..=3 {
+        member.increment(token);
+        assert_eq!(member.turn().len(), 1);
+    }
+    member.outcome(1, Outcome::Rejected);
+    member.increment(4);
+    assert_eq!(member.turn(), [""; 0], "nothing is planned over what was not to be");
+    member.outcome(2, Outcome::Void);
+    assert_eq!(member.turn(), [""; 0], "an entry is not resolved yet");
+    member.outcome(3, Outcome::Rejected);
+    assert_eq!(member.turn(), ["confirm 2"]);
+    member.confirmed(2, false);
+    assert_eq!(member.turn(), ["confirm 2"], "the lease is not valid yet");
+    member.confirmed(2, true);
+    let (serial, again) = member.proposed();
+    assert_eq!((serial, member.pipeline.resets()), (4, 1));
+    let origins: Vec<Origin> = Entry::decode(&again).unwrap().transactions.into_iter().map(|t| t.origin).collect();
+    assert_eq!(origins, [1, 2, 3, 4].map(|n| Origin::Once { principal: ALICE.to_owned(), nonce: nonce(n) }));
+    assert_eq!(answers(&again), [1, 2, 3, 4].map(counted));
+}
+
+#[test]
+fn a_void_entry_takes_those_planned_over_it_along_and_all_of_them_are_planned_again() {
+    let mut member = Member::leading();
+    member.increment(1);
+    let (_, first) = member.proposed();
+    member.increment(2);
+    let (_, second) = member.proposed();
+    // The first never came into the log, the second did.
+    assert_eq!(member.apply(2, &second), Applied::Void);
+    member.outcome(1, Outcome::Rejected);
+    member.outcome(2, Outcome::Void);
+    assert_eq!(member.turn(), ["confirm 2"]);
+    member.confirmed(2, true);
+    let (_, again) = member.proposed();
+    assert_ne!(again, first);
+    assert_eq!(answers(&again), [counted(1), counted(2)]);
+    assert!(matches!(member.apply(2, &again), Applied::Done(_)));
+}
+
+#[test]
+fn a_request_whose_fate_is_unknown_is_sent_again_by_its_member_and_never_planned_again_here() {
+    let mut member = Member::leading();
+    member.increment(1);
+    let (_, first) = member.proposed();
+    member.increment(2);
+    assert_eq!(member.turn().len(), 1);
+    member.outcome(1, Outcome::Unknown);
+    member.outcome(2, Outcome::Rejected);
+    assert_eq!(member.turn(), ["tell 1 Resend", "confirm 2"]);
+    member.confirmed(2, true);
+    let (_, again) = member.proposed();
+    assert_eq!(Entry::decode(&again).unwrap().transactions.len(), 1, "only what was rejected");
+    // It comes true after all: what was planned without it is void, and the late repetition is known.
+    assert!(matches!(member.write(2, &first), Applied::Done(_)));
+    assert_eq!(member.write(2, &again), Applied::Void);
+    member.tell();
+    member.outcome(3, Outcome::Void);
+    assert_eq!(member.turn(), ["confirm 2"]);
+    member.confirmed(2, true);
+    member.increment(1);
+    let effects = member.turn();
+    assert_eq!(effects, ["propose 4 in 2: 1", "tell 1 Look(Zxid(2))"]);
+}
+
+#[test]
+fn rows_that_are_not_the_planners_own_end_it() {
+    let mut member = Member::leading();
+    member.increment(1);
+    assert_eq!(member.turn().len(), 1);
+    // Another member leads in term 3 and writes, and this one has applied it before it hears that its time is over.
+    member.write_blank(3);
+    let foreign = member.foreign(3, 7);
+    assert!(matches!(member.write(3, &foreign), Applied::Done(_)));
+    member.tell();
+    member.increment(2);
+    assert_eq!(member.turn(), [""; 0], "planned over a mixture of two histories");
+    member.outcome(1, Outcome::Unknown);
+    assert_eq!(member.turn(), ["tell 1 Resend", "confirm 2"]);
+    member.lead(None);
+    assert_eq!(member.turn(), ["tell 2 Resend"]);
+}
+
+#[test]
+fn leases_begin_once_a_term_however_often_planning_begins_again() {
+    let mut member = Member::leading();
+    member.increment(1);
+    assert_eq!(member.turn(), ["propose 1 in 2: 1"]);
+    for serial in 1..=3 {
+        member.outcome(serial, Outcome::Rejected);
+        assert_eq!(member.turn(), ["confirm 2"]);
+        member.confirmed(2, true);
+        // Leases that began again would renew a session whose end is under way.
+        assert_eq!(member.turn(), [format!("propose {} in 2: 1", serial + 1)]);
+    }
+    member.lead(None);
+    member.outcome(4, Outcome::Rejected);
+    member.lead(Some(4));
+    member.blank(4);
+    assert!(member.turn().contains(&"started 4".to_owned()));
+}
+
+#[test]
+fn an_end_of_a_session_that_was_decided_in_an_earlier_term_is_not_planned_in_a_later_one() {
+    let mut member = Member::leading();
+    member.ask(1, once(1, Work::Open { timeout_ms: 5_000 }));
+    let (_, open) = member.proposed();
+    let Applied::Done(entry) = member.apply(2, &open) else { panic!("void") };
+    let session = SessionId(entry.last().0);
+    member.outcome(1, Outcome::Done);
+    member.pipeline.own(Work::Expire { session });
+    assert_eq!(member.turn(), ["propose 2 in 2: 1"]);
+    // It is rejected. Another leader renews the session in term 3; then this member leads again.
+    for term in [None, Some(4)] {
+        member.lead(term);
+    }
+    member.outcome(2, Outcome::Rejected);
+    member.blank(4);
+    member.confirmed(4, true);
+    let effects = member.turn();
+    assert!(effects.iter().all(|effect| !effect.starts_with("propose")), "{effects:?}");
+    assert!(conclave_core::query::session(&member.tables, session).unwrap().is_some());
+}
+
+// Rule 13: genesis.
+
+#[test]
+fn the_first_leader_plans_genesis_before_anything_and_no_later_one_does() {
+    let mut member = Member::new();
+    member.tables = MemTables::new(CLUSTER);
+    member.at = Position { term: 0, index: 0 };
+    member.pipeline = Pipeline::new(None);
+    member.lead(Some(1));
+    member.blank(1);
+    assert_eq!(member.turn(), ["started 1", "propose 1 in 1: 1"]);
+    // Lost with its leader: the next one plans it again.
+    member.lead(None);
+    member.outcome(1, Outcome::Unknown);
+    member.lead(Some(2));
+    member.blank(2);
+    member.increment(1);
+    let effects = member.effects();
+    let [Effect::Started { term: 2 }, Effect::Propose { payload: genesis, .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    let Applied::Done(entry) = member.apply(2, genesis) else { panic!("void") };
+    assert_eq!((entry.base.0, &entry.transactions[0].origin), (0, &Origin::Leader));
+    assert_eq!(conclave_core::query::plugins(&member.tables).unwrap().len(), 1);
+    member.outcome(2, Outcome::Done);
+    for term in [None, Some(3)] {
+        member.lead(term);
+    }
+    member.blank(3);
+    assert_eq!(member.turn(), ["started 3"], "the tree is there");
+}
