@@ -47,7 +47,7 @@ async fn serve(connection: &Connection, shared: &Arc<Shared>, outlets: &Outlets)
         let (shared, outlets) = (Arc::clone(shared), outlets.clone());
         tokio::spawn(async move {
             let opened = timeout(FIRST_FRAME, open(from, send, receive, &shared, &outlets)).await;
-            if let Err(error) = opened.unwrap_or_else(|_| Err(Error::NoAnswer(FIRST_FRAME))) {
+            if let Err(error) = opened.unwrap_or(Err(Error::NoAnswer(FIRST_FRAME))) {
                 tracing::debug!(from, %error, "peer stream ended");
             }
         });

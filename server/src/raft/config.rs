@@ -10,27 +10,27 @@ use super::Error;
 /// The pace of heartbeats and elections.
 ///
 /// openraft lets a follower stand for election after a silence of `election_max` (the leader's lease) *plus* a time
-/// drawn from `election_min..election_max`. With the defaults that is 750 to 1,000 ms, and a fail-over, votes and
-/// their two fsyncs included, ends well below 1.4 s. A leader stops taking proposals when no quorum has answered for
-/// `election_max`: five heartbeats, or forty times the 13 ms that an append takes at full load on two cores, so that
-/// neither a busy machine nor a slow fsync unseats it. The least session timeout, 2 s, is four times `election_max`,
-/// as sessions need it.
+/// drawn from `election_min..election_max`: 600 to 800 ms with the defaults. An election that two candidates split
+/// costs up to `election_max` more, and even then a fail-over ends below 1.4 s. A leader stops taking proposals when
+/// no quorum has answered for `election_max`: five heartbeats, or thirty times the 13 ms that an append takes at full
+/// load on two cores, so that neither a busy machine nor a slow fsync unseats it. The least session timeout, 2 s, is
+/// more than four times `election_max`, as sessions need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two heartbeats. Default 100 ms.
+    /// Between two heartbeats. Default 80 ms.
     pub heartbeat: Duration,
-    /// Default 250 ms; more than two heartbeats.
+    /// Default 200 ms; more than two heartbeats.
     pub election_min: Duration,
-    /// Default 500 ms; more than `election_min`.
+    /// Default 400 ms; more than `election_min`.
     pub election_max: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(250),
-            election_max: Duration::from_millis(500),
+            heartbeat: Duration::from_millis(80),
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(400),
         }
     }
 }
@@ -93,17 +93,17 @@ mod tests {
     #[test]
     fn a_fail_over_ends_before_sessions_do() {
         let timing = Timing::default();
-        // Silence, then pre-vote and vote, each of which may take the time of a loaded append.
-        let worst = timing.election_max * 2 + Duration::from_millis(100);
+        // Silence, a split election and its repetition; pre-votes and votes take the time of a few loaded appends.
+        let worst = timing.election_max * 3 + Duration::from_millis(100);
         assert!(worst < Duration::from_millis(1_400), "{worst:?}");
         assert!(timing.election_max * 4 <= Duration::from_millis(conclave_protocol::limits::SESSION_TIMEOUT_MIN_MS));
     }
 
     #[test]
     fn times_that_do_not_fit_are_refused() {
-        let slow = Timing { heartbeat: Duration::from_millis(125), ..Timing::default() };
+        let slow = Timing { heartbeat: Duration::from_millis(100), ..Timing::default() };
         assert!(matches!(config("c", &slow), Err(Error::Timing(_))));
-        let narrow = Timing { election_max: Duration::from_millis(250), ..Timing::default() };
+        let narrow = Timing { election_max: Duration::from_millis(200), ..Timing::default() };
         assert!(matches!(config("c", &narrow), Err(Error::Timing(_))));
     }
 }

@@ -97,8 +97,9 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<NoCheckpoints> {
-        None
+    /// None is "not now", which openraft takes for an answer except at its start: then an error must come of it.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<NoCheckpoints> {
+        force.then_some(NoCheckpoints)
     }
 
     async fn get_snapshot_builder(&mut self) -> NoCheckpoints {

@@ -203,6 +203,7 @@ impl Replica {
     pub async fn start(options: StartOptions) -> Result<Self, Error> {
         let StartOptions { cluster, timing, log, local, apply, peers, inlets } = options;
         let config = config::config(&cluster, &timing)?;
+        check(&log, &local)?;
         let machine = Machine::new(&local, apply).map_err(|error| Error::Storage(error.to_string()))?;
         let factory = network::Factory { peers: peers.clone(), stall: timing.patience() };
         let raft = Raft::new(peers.id(), config, factory, LogStore::new(log), machine).await;
@@ -300,7 +301,7 @@ impl Replica {
         members(&stored)
     }
 
-    /// How far the log is.
+    /// How far the log is, as Raft last published it: a little behind the outcomes.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
         let metrics = self.raft.data_metrics();
@@ -393,6 +394,22 @@ async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>,
         Ok(()) | Err(openraft::errors::Fatal::Stopped) => Running::Stopped,
         Err(fatal) => Running::Failed(fatal.to_string()),
     });
+}
+
+/// Whether log and state fit each other. Where they do not, openraft would purge the log by itself to bridge the gap,
+/// and then ask for a checkpoint that nobody has made.
+fn check(log: &Handle, local: &Local) -> Result<(), Error> {
+    let (last, applied) = (log.last().map(|at| at.index), local.applied.map(|at| at.index));
+    if applied > last {
+        let last = last.map_or_else(|| "nothing".to_owned(), |index| format!("no more than entry {index}"));
+        let applied = applied.unwrap_or_default();
+        return Err(Error::Storage(format!("the state has applied entry {applied}, and the log holds {last}")));
+    }
+    let missing = log.purged().map(|at| at.index).filter(|purged| applied < Some(*purged));
+    match missing {
+        Some(purged) => Err(Error::Storage(format!("entry {purged} is purged, and the state has not applied it"))),
+        None => Ok(()),
+    }
 }
 
 fn members(stored: &StoredMembership) -> Members {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use conclave_core::apply::{Local, Position};
 use conclave_link::pki::{Authority, Spec, write_credentials};
 use conclave_link::{Credentials, Dialer, Listener, Plane, Principal, TrustDomain};
-use conclave_log::{MemDisk, Options, Writer, open};
+use conclave_log::{Handle, MemDisk, Options, Writer, open};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval};
@@ -192,7 +192,8 @@ async fn run(
     let (log, _thread) = Writer::spawn(log, votes, &recovered, &options, Box::new(|_| {})).unwrap();
     let (apply, batches) = mpsc::unbounded_channel();
     let local = state.lock().unwrap().local.clone();
-    std::thread::spawn(move || apply_all(batches, &state));
+    let written = log.clone();
+    std::thread::spawn(move || apply_all(batches, &state, &written));
     let replica = Replica::start(StartOptions {
         cluster: cluster.to_owned(),
         timing: Timing::default(),
@@ -205,8 +206,11 @@ async fn run(
     (address, replica.await.unwrap(), peers)
 }
 
-fn apply_all(mut batches: mpsc::UnboundedReceiver<ApplyBatch>, state: &Mutex<State>) {
+fn apply_all(mut batches: mpsc::UnboundedReceiver<ApplyBatch>, state: &Mutex<State>, log: &Handle) {
     while let Some(ApplyBatch { items, done }) = batches.blocking_recv() {
+        // Log before state: a leader's entries may be committed by others before they are written here.
+        let last = items.last().unwrap().position.index;
+        assert!(log.wait_written(last, SOON).unwrap());
         let mut state = state.lock().unwrap();
         let mut applied = Vec::new();
         for item in items {
