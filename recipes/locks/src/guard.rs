@@ -12,6 +12,8 @@ use crate::place::Owned;
 
 /// Before a holder znode that could not be watched is watched again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the lease, at least.
+const LEAST: Duration = Duration::from_millis(20);
 
 /// May one rely on holding the lock?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -200,9 +202,17 @@ impl Drop for Guard {
 async fn keep(inner: Arc<Inner>) {
     let why = tokio::select! {
         () = inner.session.lost() => Lost::SessionOver,
+        () = lapsed(&inner) => Lost::SessionOver,
         () = gone(&inner.client, &inner.fence) => Lost::HolderGone,
     };
     inner.end(why);
+}
+
+/// Waits until the lease has run out by the clock, also when the client's own task is stuck or gone with its runtime.
+async fn lapsed(inner: &Inner) {
+    while inner.client.state() != conclave_client::State::Lost {
+        tokio::time::sleep(inner.session.time_left().max(LEAST)).await;
+    }
 }
 
 /// Waits until the holder znode is gone.
