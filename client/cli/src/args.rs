@@ -84,8 +84,9 @@ pub struct Data {
 /// `create`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-With --ephemeral the znode lives as long as this command: until Ctrl-C, or until COMMAND ends, whose exit code it then
-has. When the session is lost, COMMAND is ended as by `conclave lock`, and the exit code is 123.")]
+With --ephemeral the znode lives as long as this command: until Ctrl-C, or until COMMAND ends. COMMAND
+is run as by `conclave lock`, with the same variables and exit codes; the znode itself is the fence. When the session
+is lost, the exit code is 123.")]
 pub struct Create {
     /// Where; with --sequential, the path that the number is appended to
     pub path: String,
