@@ -11,11 +11,12 @@ use conclave_protocol::{
     Attached, ClientMessage, Hello, NO_REQUEST, PROTOCOL_VERSION, PushBack, Refusal, RequestId, ServerMessage, Welcome,
     codec, limits,
 };
+use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::dispatch::Dispatch;
 use crate::member::Shared;
-use crate::publish::{Out, Outbox};
+use crate::publish::{Out, Outbox, Publisher};
 use crate::watches::ConnectionId;
 
 /// How long a new connection may take until it has said hello.
@@ -142,7 +143,7 @@ async fn run(
     let room = Arc::new(Semaphore::new(limits::IN_FLIGHT));
     let mut dispatch = Dispatch::new(Arc::clone(&shared), id, outbox.clone(), answered.subscribe());
     let writing = Writer {
-        shared: Arc::clone(&shared),
+        publisher: Arc::clone(&shared.publisher),
         id,
         queued: Arc::clone(&outbox.queued),
         owed: Arc::clone(&outbox.owed),
@@ -215,7 +216,7 @@ async fn write(
 
 /// The connection's writer.
 struct Writer {
-    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
     id: ConnectionId,
     queued: Arc<AtomicUsize>,
     owed: Arc<AtomicBool>,
@@ -227,11 +228,11 @@ struct Writer {
 
 impl Writer {
     /// Writes until the last message, the end of the queue, or the end of the stream; gives the stream back.
-    async fn run(
+    async fn run<W: AsyncWrite + Unpin>(
         mut self,
-        mut writer: FrameWriter<SendStream>,
+        mut writer: FrameWriter<W>,
         mut receiver: mpsc::UnboundedReceiver<Out>,
-    ) -> FrameWriter<SendStream> {
+    ) -> FrameWriter<W> {
         let mut batch = Vec::new();
         loop {
             if receiver.recv_many(&mut batch, 256).await == 0 {
@@ -264,7 +265,9 @@ impl Writer {
                         push(&mut writer, &message)
                     }
                 };
-                if pushed.is_err() || last {
+                // A message that can't be sent is missed by the client: the connection ends with it.
+                last |= pushed.is_err();
+                if last {
                     break;
                 }
             }
@@ -272,16 +275,16 @@ impl Writer {
                 return writer;
             }
             if events > 0
-                && self.queued.fetch_sub(events, Ordering::AcqRel) == events
-                && self.owed.load(Ordering::Acquire)
+                && self.queued.fetch_sub(events, Ordering::SeqCst) == events
+                && self.owed.load(Ordering::SeqCst)
             {
-                self.shared.publisher.caught_up(self.id);
+                self.publisher.caught_up(self.id);
             }
         }
     }
 
     /// Writes the replies at the front, as far as they are there.
-    fn pop(&mut self, writer: &mut FrameWriter<SendStream>) -> Result<(), conclave_link::FrameError> {
+    fn pop<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), conclave_link::FrameError> {
         let mut answered = None;
         while let Some((_, Some(_))) = self.slots.front() {
             if let Some((id, Some(message))) = self.slots.pop_front() {
@@ -297,6 +300,12 @@ impl Writer {
     }
 }
 
-fn push(writer: &mut FrameWriter<SendStream>, message: &ServerMessage) -> Result<(), conclave_link::FrameError> {
+fn push<W: AsyncWrite + Unpin>(
+    writer: &mut FrameWriter<W>,
+    message: &ServerMessage,
+) -> Result<(), conclave_link::FrameError> {
     writer.push_bytes(codec::encode(message).into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use conclave_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::monotonic;
 use crate::peer::Peers;
 use crate::planner::{self, Envelope, Told};
 use crate::publish::{Out, Outbox, Publisher};
@@ -25,6 +26,9 @@ use crate::sessions;
 /// How long a request waits that has to be sent again: long enough for an election not to be hammered, short enough
 /// not to be felt.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long a batch of heartbeats may go unanswered before it is sent again: a leader that has just begun, or that could
+/// not be confirmed, says nothing.
+const BEATS_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of requests after which a frame is closed.
 const FRAME_FILL: usize = 1 << 20;
 
@@ -91,7 +95,10 @@ struct State {
     route: Route,
     /// Of this (term, leader) the route is.
     target: Option<(u64, u64)>,
-    told: mpsc::UnboundedSender<Vec<(u64, Told)>>,
+    /// What the leader says. A route has its own: what an earlier leader said and was not heard is void, since the
+    /// requests that it spoke of are sent again.
+    told: planner::Source,
+    told_here: mpsc::UnboundedReceiver<Vec<(u64, Told)>>,
     renewed: mpsc::UnboundedSender<(u64, Vec<SessionId>)>,
     broken: mpsc::UnboundedSender<()>,
     retry: BTreeSet<u64>,
@@ -99,31 +106,46 @@ struct State {
     beats: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
     /// Heartbeats of the batch that is under way.
     under_way: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
+    /// Since when.
+    under_way_since: Duration,
     round: u64,
+}
+
+impl State {
+    /// Heartbeats of a batch that nobody answers wait for the next one.
+    fn take_beats_back(&mut self) {
+        for (session, beats) in std::mem::take(&mut self.under_way) {
+            self.beats.entry(session).or_default().extend(beats);
+        }
+    }
 }
 
 impl Forwarder {
     /// Carries until the member stops.
     pub(crate) async fn run(mut self) {
-        let (told, mut told_here) = mpsc::unbounded_channel();
+        let (told, told_here) = mpsc::unbounded_channel();
         let (renewed, mut renewed_here) = mpsc::unbounded_channel();
         let (broken, mut broken_here) = mpsc::unbounded_channel();
         let mut state = State {
             route: Route::None,
             target: None,
             told,
+            told_here,
             renewed,
             broken,
             retry: BTreeSet::new(),
             beats: HashMap::new(),
             under_way: HashMap::new(),
+            under_way_since: Duration::ZERO,
             round: 0,
         };
         let mut timer = tokio::time::interval(RETRY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut commands = Vec::new();
         loop {
-            let needs_timer = !state.retry.is_empty() || matches!(state.route, Route::None) && state.target.is_some();
+            let needs_timer = !state.retry.is_empty()
+                || !state.under_way.is_empty()
+                || matches!(state.route, Route::None) && state.target.is_some();
             tokio::select! {
                 biased;
                 changed = self.leadership.changed() => {
@@ -136,7 +158,7 @@ impl Forwarder {
                     state.route = Route::None;
                     self.reroute(&mut state).await;
                 }
-                Some(batch) = told_here.recv() => self.told(&mut state, batch),
+                Some(batch) = state.told_here.recv() => self.told(&mut state, batch),
                 Some((round, sessions)) = renewed_here.recv() => {
                     if round == state.round {
                         self.renewed(&mut state, &sessions);
@@ -166,6 +188,12 @@ impl Forwarder {
                         self.reroute(&mut state).await;
                     }
                     self.retry(&mut state).await;
+                    if !state.under_way.is_empty()
+                        && monotonic().saturating_sub(state.under_way_since) >= BEATS_AGAIN
+                    {
+                        state.take_beats_back();
+                        self.send_beats(&mut state).await;
+                    }
                 }
             }
         }
@@ -182,6 +210,7 @@ impl Forwarder {
         if let Route::Remote { reading, .. } = std::mem::replace(&mut state.route, Route::None) {
             reading.abort();
         }
+        (state.told, state.told_here) = mpsc::unbounded_channel();
         let Some((_, leader)) = target else { return };
         if leader == self.id {
             state.route = Route::Local;
@@ -202,9 +231,7 @@ impl Forwarder {
         let waiting = self.publisher.all_waiting();
         let envelopes = waiting.into_iter().map(|(token, request)| Envelope { token, request }).collect();
         self.send(state, envelopes).await;
-        for (session, beats) in std::mem::take(&mut state.under_way) {
-            state.beats.entry(session).or_default().extend(beats);
-        }
+        state.take_beats_back();
         self.send_beats(state).await;
     }
 
@@ -249,13 +276,14 @@ impl Forwarder {
         state.round += 1;
         let round = state.round;
         state.under_way = std::mem::take(&mut state.beats);
+        state.under_way_since = monotonic();
         let sessions: Vec<SessionId> = state.under_way.keys().copied().collect();
         match &mut state.route {
             Route::None => {}
             Route::Local => {
                 let renewed = state.renewed.clone();
                 let reply = Box::new(move |sessions| drop(renewed.send((round, sessions))));
-                drop(self.leases.send(sessions::Command::Renew { sessions, arrived: crate::monotonic(), reply }));
+                drop(self.leases.send(sessions::Command::Renew { sessions, arrived: monotonic(), reply }));
             }
             Route::Remote { writer, .. } => {
                 let sent = match push(writer, &Up::Renew { round, sessions }) {
@@ -382,7 +410,7 @@ pub(crate) async fn serve(
                     Ok(Up::Renew { round, sessions }) => {
                         let renewed = renewed.clone();
                         let reply = Box::new(move |sessions| drop(renewed.send((round, sessions))));
-                        drop(leases.send(sessions::Command::Renew { sessions, arrived: crate::monotonic(), reply }));
+                        drop(leases.send(sessions::Command::Renew { sessions, arrived: monotonic(), reply }));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a member sent something that is no request");
@@ -429,3 +457,6 @@ fn weight(envelope: &Envelope) -> usize {
     };
     data + 256
 }
+
+#[cfg(test)]
+mod tests;

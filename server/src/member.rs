@@ -380,14 +380,28 @@ impl Member {
     ///
     /// # Errors
     /// Why it still leads.
-    pub fn step_down(&self) -> Result<(), crate::raft::Error> {
-        self.client_runtime.block_on(self.shared.replica.step_down())
+    pub async fn step_down(&self) -> Result<(), crate::raft::Error> {
+        self.shared.replica.step_down().await
     }
 
     /// Whether this member leads, as far as it knows.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.shared.leadership.borrow().is_leader
+    }
+
+    /// Ends it as kill -9 would: nothing is said to anybody, nothing is synced or closed. Blocks until its threads are
+    /// gone, so that its directory and ports are free; must not be called from within an async task.
+    pub fn kill(self) {
+        let Self { shared, threads, applier, raft_runtime, client_runtime, planner, .. } = self;
+        planner.send(planner::Command::Stop);
+        client_runtime.shutdown_timeout(Duration::from_secs(2));
+        raft_runtime.shutdown_timeout(Duration::from_secs(2));
+        drop((shared, planner));
+        let _ = applier.join();
+        for thread in threads {
+            let _ = thread.join();
+        }
     }
 
     /// Stops it: no request is taken any more, what was applied is synced, the next start is a clean one. Blocks, and

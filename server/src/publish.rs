@@ -264,16 +264,8 @@ impl Publisher {
     /// A slow connection has caught up: its watches that were left out are told to read the present state.
     pub(crate) fn caught_up(&self, connection: ConnectionId) {
         let mut inner = self.lock();
-        let Some(lagging) = inner.lagging.remove(&connection) else { return };
         let zxid = inner.published;
-        inner.counts.resyncs += lagging.len() as u64;
-        if let Some(outbox) = inner.connections.get(&connection) {
-            outbox.owed.store(false, Ordering::Release);
-            for watch in lagging {
-                outbox.queued.fetch_add(1, Ordering::AcqRel);
-                outbox.send(Out::Event(ServerMessage::Resync { watch, zxid }));
-            }
-        }
+        inner.resync(connection, zxid);
     }
 
     /// Entries were applied and committed, in this order.
@@ -333,7 +325,11 @@ impl Inner {
             if is_owed || outbox.queued.load(Ordering::Acquire) >= limits::QUEUED_EVENTS {
                 if !is_owed {
                     lagging.push(watch);
-                    outbox.owed.store(true, Ordering::Release);
+                    outbox.owed.store(true, Ordering::SeqCst);
+                    if outbox.queued.load(Ordering::SeqCst) == 0 {
+                        // The writer has caught up just now, and did not see that something is owed.
+                        self.resync(connection, zxid);
+                    }
                 }
                 continue;
             }
@@ -343,6 +339,19 @@ impl Inner {
             outbox.queued.fetch_add(1, Ordering::AcqRel);
             self.counts.events += 1;
             outbox.send(Out::Event(ServerMessage::Event { watch, zxid, changes }));
+        }
+    }
+
+    /// Tells the watches that were left out to read the present state.
+    fn resync(&mut self, connection: ConnectionId, zxid: Zxid) {
+        let Some(lagging) = self.lagging.remove(&connection) else { return };
+        self.counts.resyncs += lagging.len() as u64;
+        if let Some(outbox) = self.connections.get(&connection) {
+            outbox.owed.store(false, Ordering::SeqCst);
+            for watch in lagging {
+                outbox.queued.fetch_add(1, Ordering::SeqCst);
+                outbox.send(Out::Event(ServerMessage::Resync { watch, zxid }));
+            }
         }
     }
 
@@ -396,3 +405,6 @@ impl Inner {
 pub(crate) fn session_of(row_key: &[u8]) -> Option<SessionId> {
     <[u8; 8]>::try_from(row_key).ok().map(|id| SessionId(u64::from_be_bytes(id)))
 }
+
+#[cfg(test)]
+mod tests;

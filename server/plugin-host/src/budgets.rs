@@ -9,7 +9,8 @@ use conclave_protocol::limits;
 pub struct Budgets {
     /// Units of fuel, about one a wasm instruction. The same on every machine: the simulator has only this one.
     pub fuel: u64,
-    /// Wall clock of one run, looked at once a millisecond; none: fuel alone ends a run.
+    /// Time of one run on the processor, looked at once a millisecond, and a fiftieth of the wall clock that it may take; none: fuel alone
+    /// ends a run.
     pub time: Option<Duration>,
     /// Bytes of linear memory.
     pub memory_bytes: usize,

@@ -1,6 +1,6 @@
 //! One run's data in its store: the transaction, and what has been spent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conclave_core::view::{Stop, Tx};
@@ -24,10 +24,36 @@ pub(crate) struct Run {
     /// Of the random bytes.
     pub(crate) seed: u64,
     budgets: Budgets,
-    deadline: Option<Instant>,
+    limit: Option<TimeLimit>,
     host_calls: u64,
     read_bytes: u64,
     log_lines: u32,
+}
+
+/// How much longer than its time a run may take by the wall clock, when the thread does not get the processor.
+const STARVED: u32 = 50;
+
+/// When a run has had its time. The thread's own processor time counts, so that a machine that is busy with something
+/// else does not make good plugins fail; the wall clock ends the run that the machine forgot.
+struct TimeLimit {
+    worked: Duration,
+    over: Instant,
+}
+
+impl TimeLimit {
+    fn from_now(time: Duration) -> Self {
+        Self { worked: processor_time() + time, over: Instant::now() + time * STARVED }
+    }
+
+    fn is_reached(&self) -> bool {
+        processor_time() >= self.worked || Instant::now() >= self.over
+    }
+}
+
+/// What this thread has had of the processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The member has a fault, or the planner's patience is at an end: the run ends, and the transaction knows why.
@@ -38,9 +64,9 @@ pub(crate) struct Faulted;
 impl Run {
     pub(crate) fn new(tx: Tx, plugin: String, settings: Bytes, budgets: &Budgets) -> Self {
         let seed = tx.zxid().0;
-        let deadline = budgets.time.map(|time| Instant::now() + time);
+        let limit = budgets.time.map(TimeLimit::from_now);
         let budgets = budgets.clone();
-        Self { tx, plugin, settings, seed, budgets, deadline, host_calls: 0, read_bytes: 0, log_lines: 0 }
+        Self { tx, plugin, settings, seed, budgets, limit, host_calls: 0, read_bytes: 0, log_lines: 0 }
     }
 
     /// Counts a host call.
@@ -81,8 +107,8 @@ impl Run {
 
     /// What to do at a tick of the epoch.
     pub(crate) fn at_tick(&self) -> wasmtime::Result<UpdateDeadline> {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Exceeded::Time.into()),
+        match &self.limit {
+            Some(limit) if limit.is_reached() => Err(Exceeded::Time.into()),
             _ => Ok(UpdateDeadline::Continue(1)),
         }
     }
