@@ -21,9 +21,8 @@ const GROUPS: [(&str, &[&str]); 6] = [
 ];
 
 const TEMPLATE: &str = "{about-with-newline}
-{usage-heading} {usage}
+{usage-heading} {usage}{after-help}
 
-{after-help}
 Options:
 {options}
 ";
@@ -72,5 +71,5 @@ fn overview(command: &Command) -> String {
     }
     let rest = without_a_group(command);
     group("More", &mut rest.iter().map(String::as_str));
-    text + TAIL
+    text + TAIL.trim_end()
 }

@@ -8,7 +8,7 @@ use crate::out::{Failure, Outcome};
 pub(crate) struct Stop {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl Stop {
@@ -18,16 +18,31 @@ impl Stop {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            // Under `nohup` it is to be ignored, and stays so.
+            hang_up: if ignored(SignalKind::hangup()) { None } else { Some(listen(SignalKind::hangup())?) },
         })
     }
 
     /// Waits for the next one, and names it.
     pub(crate) async fn asked(&mut self) -> &'static str {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = hang_up => "SIGHUP",
         }
     }
+}
+
+/// Whether this process was started with a signal ignored: the mask is hexadecimal in `/proc/self/status` (proc(5)).
+fn ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Everything that is waited for comes within this time, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -68,21 +68,13 @@ pub fn base_port() -> u16 {
     panic!("no free ports");
 }
 
-/// Waits until something holds.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "waited in vain: {what}");
-        std::thread::yield_now();
-    }
-}
-
 pub fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
+/// Whether the process runs; one that ended and that nobody has asked about yet has no command line any more.
 pub fn is_alive(pid: u32) -> bool {
-    test_kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap()).is_ok()
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// A `conclave dev` that runs.
@@ -148,15 +140,17 @@ impl Dev {
         line
     }
 
-    /// Waits for its end.
+    /// Waits for its end: with it, its stdout is closed.
     pub fn end(mut self) -> (ExitStatus, String) {
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status, self.errors.take().unwrap().join().unwrap());
+            match self.lines.recv_timeout(DEADLINE.saturating_sub(begun.elapsed())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return (self.child.wait().unwrap(), self.errors.take().unwrap().join().unwrap());
+                }
             }
-            assert!(begun.elapsed() < DEADLINE, "it does not end: {:#?}", self.seen);
-            std::thread::yield_now();
         }
     }
 
