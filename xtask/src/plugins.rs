@@ -16,16 +16,20 @@ const SECTION: &str = "conclave:manifest";
 /// Packages whose version is part of the components.
 const MAKERS: [&str; 4] = ["wit-bindgen", "wit-bindgen-core", "wit-bindgen-rust", "wit-component"];
 
+/// Where the checked-in components lie.
+const PREBUILT: &str = "plugins/prebuilt";
+
 type Result<T> = std::result::Result<T, String>;
 
-/// Builds every component and writes it with its record.
-pub(crate) fn build() -> Result<()> {
+/// Builds every component and writes it with its record: into `plugins/prebuilt/`, or somewhere else.
+pub(crate) fn build(into: Option<&Path>) -> Result<()> {
     let root = root()?;
+    let into = into.map_or_else(|| root.join(PREBUILT), Path::to_path_buf);
     let toolchain = Toolchain::find()?.ok_or(NO_TOOLCHAIN)?;
     for guest in Guest::all(&root)? {
         let component = guest.component(&root, &toolchain)?;
         let record = Record::of(&guest.sources(&root)?, &component, &toolchain.name);
-        let (wasm, beside) = guest.outputs(&root);
+        let (wasm, beside) = guest.outputs(&into);
         write(&wasm, &component)?;
         write(&beside, record.to_text().as_bytes())?;
         println!("{}.wasm  {} KB  sha256:{}", guest.name, component.len().div_ceil(1024), record.component);
@@ -39,7 +43,7 @@ pub(crate) fn check() -> Result<()> {
     let toolchain = Toolchain::find()?;
     let guests = Guest::all(&root)?;
     for guest in &guests {
-        let (wasm, beside) = guest.outputs(&root);
+        let (wasm, beside) = guest.outputs(&root.join(PREBUILT));
         let component = read(&wasm)?;
         let recorded = Record::parse(&String::from_utf8_lossy(&read(&beside)?))
             .ok_or_else(|| format!("{} is no record: run cargo xtask plugins", beside.display()))?;
@@ -64,9 +68,23 @@ pub(crate) fn check() -> Result<()> {
     no_strangers(&root, &guests)
 }
 
+/// Whether [`check`] can build every component again with the compiler that made it, and compare the bytes.
+pub(crate) fn can_compare() -> Result<bool> {
+    let root = root()?;
+    let Some(toolchain) = Toolchain::find()? else { return Ok(false) };
+    for guest in Guest::all(&root)? {
+        let (_, beside) = guest.outputs(&root.join(PREBUILT));
+        let record = Record::parse(&String::from_utf8_lossy(&read(&beside)?));
+        if record.is_none_or(|record| record.toolchain != toolchain.name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Every file in `prebuilt/` belongs to a guest.
 fn no_strangers(root: &Path, guests: &[Guest]) -> Result<()> {
-    for file in list(&root.join("plugins/prebuilt"))? {
+    for file in list(&root.join(PREBUILT))? {
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if !guests.iter().any(|guest| guest.name == stem) {
             return Err(format!("{} belongs to no plugin", file.display()));
@@ -95,8 +113,7 @@ impl Guest {
     }
 
     /// The component, and the record beside it.
-    fn outputs(&self, root: &Path) -> (PathBuf, PathBuf) {
-        let prebuilt = root.join("plugins/prebuilt");
+    fn outputs(&self, prebuilt: &Path) -> (PathBuf, PathBuf) {
         (prebuilt.join(format!("{}.wasm", self.name)), prebuilt.join(format!("{}.source", self.name)))
     }
 
@@ -295,7 +312,8 @@ fn no_machine_paths(bytes: &[u8], root: &Path) -> std::result::Result<(), String
     Ok(())
 }
 
-fn root() -> Result<PathBuf> {
+/// The top of the workspace.
+pub(crate) fn root() -> Result<PathBuf> {
     let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let root = here.as_deref().and_then(Path::parent).map(Path::to_path_buf);
     root.ok_or_else(|| "run me as cargo xtask".to_owned())
