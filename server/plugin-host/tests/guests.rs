@@ -1,6 +1,7 @@
 //! Guests that misbehave: each is refused with the name of what it did, what it wrote is undone, and the host goes on.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +12,11 @@ use conclave_plugin_host::{Budgets, Error, Host, manifest};
 use conclave_protocol::{Call, Check, Create, Kind, Nonce, Op, Outcome, Path, Refusal, Step, Value, codec};
 use sha2::{Digest, Sha256};
 
-const COUNTER: &[u8] = include_bytes!("../../../plugins/prebuilt/counter.wasm");
+/// The checked-in counter; or one that was just built, in the directory that `CONCLAVE_PREBUILT` names.
+static COUNTER: LazyLock<Vec<u8>> = LazyLock::new(|| match std::env::var_os("CONCLAVE_PREBUILT") {
+    Some(made) => std::fs::read(std::path::Path::new(&made).join("counter.wasm")).unwrap(),
+    None => include_bytes!("../../../plugins/prebuilt/counter.wasm").to_vec(),
+});
 const FRAME: &str = include_str!("guests/frame.wat");
 const MANIFEST: &str =
     "name = \"guest\"\nversion = \"1\"\nworld = \"conclave:plugin@0.1\"\n[[procedure]]\nname = \"run\"\n";
@@ -99,7 +104,7 @@ impl Leader {
 
 #[test]
 fn the_counter_reads_and_writes_in_one_transaction() {
-    let mut leader = Leader::new(COUNTER, Host::new(unhurried()).unwrap());
+    let mut leader = Leader::new(&COUNTER, Host::new(unhurried()).unwrap());
     assert_eq!(leader.call("increment", b"\x81\x65/hits").unwrap(), "1");
     assert_eq!(leader.call("increment", b"\x82\x65/hits\x6241").unwrap(), "42");
     assert_eq!(leader.call("read", b"\x81\x65/hits").unwrap(), "42");
@@ -109,7 +114,7 @@ fn the_counter_reads_and_writes_in_one_transaction() {
 
 #[test]
 fn what_the_counter_refuses_is_told_in_its_words_and_changes_nothing() {
-    let mut leader = Leader::new(COUNTER, Host::new(unhurried()).unwrap());
+    let mut leader = Leader::new(&COUNTER, Host::new(unhurried()).unwrap());
     leader.create("/text", "x");
     let refused = leader.call("increment", b"\x81\x65/text").unwrap_err();
     let message = "/text: its data is not a number".to_owned();
@@ -138,7 +143,7 @@ fn a_misbehaving_guest_is_refused_by_name_and_undone_and_the_host_goes_on() {
         }
         assert_eq!(leader.version("/victim", 0).is_ok(), why.is_some(), "{name}");
     }
-    let mut leader = Leader::new(COUNTER, host);
+    let mut leader = Leader::new(&COUNTER, host);
     assert_eq!(leader.call("increment", b"\x81\x65/hits").unwrap(), "1");
 }
 
@@ -170,7 +175,7 @@ fn wall_clock_ends_a_run_that_has_fuel() {
 #[test]
 fn a_run_that_writes_too_many_rows_is_undone() {
     let host = Host::new(Budgets { rows: 0, ..unhurried() }).unwrap();
-    let mut leader = Leader::new(COUNTER, host);
+    let mut leader = Leader::new(&COUNTER, host);
     let refused = leader.call("increment", b"\x81\x65/hits").unwrap_err();
     assert_eq!(refused, Refusal::PluginFailed { plugin: "guest".into(), why: "rows".into() });
     assert_eq!(leader.version("/hits", 0).unwrap_err().code(), "no-znode");
@@ -185,7 +190,7 @@ fn what_can_never_run_is_refused_with_its_reason() {
     assert!(matches!(refused(b""), Error::Malformed(_)));
     assert!(matches!(refused(&wat::parse_str("(module)").unwrap()), Error::Malformed(_)));
     assert!(matches!(refused(&vec![0; (4 << 20) + 1]), Error::Large { what: "bytes", .. }));
-    assert!(matches!(host.compile([0; 32], COUNTER), Err(Error::Digest { .. })));
+    assert!(matches!(host.compile([0; 32], &COUNTER), Err(Error::Digest { .. })));
     assert!(matches!(refused(&wat::parse_str("(component)").unwrap()), Error::Manifest(_)));
     assert!(matches!(refused(&component("(component)", "name = 1")), Error::Manifest(_)));
     assert!(matches!(refused(&component("(component)", MANIFEST)), Error::Export { .. }));
@@ -209,18 +214,18 @@ fn what_can_never_run_is_refused_with_its_reason() {
     for cut in (0..COUNTER.len()).step_by(997) {
         refused(&COUNTER[..cut]);
     }
-    host.compile(digest(COUNTER), COUNTER).unwrap();
-    assert!(host.is_ready(digest(COUNTER)));
+    host.compile(digest(&COUNTER), &COUNTER).unwrap();
+    assert!(host.is_ready(digest(&COUNTER)));
 }
 
 #[test]
 fn the_cache_is_shared_between_threads_and_forgets_what_nobody_wants() {
     let host = Host::new(unhurried()).unwrap();
     let ahead = host.clone();
-    std::thread::spawn(move || ahead.compile(digest(COUNTER), COUNTER).unwrap()).join().unwrap();
-    assert!(host.is_ready(digest(COUNTER)));
+    std::thread::spawn(move || ahead.compile(digest(&COUNTER), &COUNTER).unwrap()).join().unwrap();
+    assert!(host.is_ready(digest(&COUNTER)));
     // Ready already: the bytes are not looked at.
-    host.clone().prepare(digest(COUNTER), b"").unwrap();
+    host.clone().prepare(digest(&COUNTER), b"").unwrap();
     host.retain(|_| false);
-    assert!(!host.is_ready(digest(COUNTER)));
+    assert!(!host.is_ready(digest(&COUNTER)));
 }
