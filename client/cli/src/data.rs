@@ -41,7 +41,7 @@ fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
 
 /// Data in JSON: a string when it is UTF-8, else `{"base64": "..."}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "data is a string or {\"base64\": \"...\"}")]
 pub(crate) enum Json {
     /// UTF-8.
     Text(String),

@@ -35,8 +35,8 @@ pub(crate) enum Failure {
     Client { error: Error, does: Does },
     /// Refused on this side: a file, an import. `text` says what, what happened, and what to do.
     Refused { code: &'static str, text: String },
-    /// Of a command that is run while something is held: with the exit code that says so. `text` is the whole message.
-    Held { code: &'static str, exit: u8, outcome: Outcome, text: String },
+    /// With an exit code and an outcome of its own; `text` is the whole message.
+    Exact { code: &'static str, exit: u8, outcome: Outcome, text: String },
     /// What was asked makes no sense.
     Usage(String),
     /// Stdout cannot be written.
@@ -112,7 +112,7 @@ impl Failure {
                 },
             },
             Self::Refused { .. } | Self::Output(_) => REFUSED,
-            Self::Held { exit, .. } => *exit,
+            Self::Exact { exit, .. } => *exit,
             Self::Usage(_) => USAGE,
         }
     }
@@ -132,7 +132,7 @@ impl Failure {
                     Outcome::Unknown => "outcome-unknown",
                 },
             },
-            Self::Refused { code, .. } | Self::Held { code, .. } => code,
+            Self::Refused { code, .. } | Self::Exact { code, .. } => code,
             Self::Usage(_) => "usage",
             Self::Output(_) => "output",
         }
@@ -143,7 +143,7 @@ impl Failure {
         match self {
             Self::Client { does: Does::Read, .. } | Self::Refused { .. } | Self::Usage(_) => Outcome::NotApplied,
             Self::Client { error, .. } => error.outcome(),
-            Self::Held { outcome, .. } => *outcome,
+            Self::Exact { outcome, .. } => *outcome,
             // The result could not be told, which comes after it happened.
             Self::Output(_) => Outcome::Unknown,
         }
@@ -154,7 +154,7 @@ impl Failure {
         match self {
             Self::Client { error, does } => client_message(error, *does),
             Self::Refused { code, text } => format!("refused: {code}: {text}"),
-            Self::Held { text, .. } => text.clone(),
+            Self::Exact { text, .. } => text.clone(),
             Self::Usage(text) => format!("error: {text}"),
             Self::Output(error) => format!("error: stdout: {error}. What was asked for may have been done."),
         }

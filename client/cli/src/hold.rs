@@ -41,7 +41,7 @@ pub(crate) async fn ephemeral(
 }
 
 fn lost(path: &conclave_client::Path) -> Failure {
-    Failure::Held {
+    Failure::Exact {
         code: "session-over",
         exit: LOST,
         outcome: Outcome::Unknown,

@@ -6,14 +6,17 @@
 pub mod args;
 
 mod base64;
+mod bench;
 mod call;
 mod connect;
 mod data;
+mod document;
 mod failure;
 mod hold;
 mod lock;
 mod ls;
 mod out;
+mod port;
 mod stat;
 mod status;
 mod supervise;
@@ -80,6 +83,8 @@ async fn with(client: &Client, command: Command, out: Out) -> Result<u8, Failure
         Command::Lock(args) => lock::run(client, args, out).await,
         Command::Call(args) => call::run(client, args, out).await,
         Command::Status(_) => status::run(client, out).await,
-        Command::Import(_) | Command::Export(_) | Command::Bench(_) => Ok(DONE),
+        Command::Import(args) => port::import(client, &args, out).await,
+        Command::Export(args) => port::export(client, &args, out).await,
+        Command::Bench(args) => bench::run(client, &args, out).await,
     }
 }

@@ -64,7 +64,7 @@ async fn acquire(mutex: &Mutex, wait: Option<Duration>, out: Out) -> Result<Guar
     guard.map_err(|error| match (&error, wait) {
         // A try that had no answer has not waited for a lock but for the cluster.
         (Error::TimedOut { .. }, Some(Duration::ZERO)) => lock_failure(error),
-        (Error::TimedOut { .. } | Error::NotFree { .. }, _) => Failure::Held {
+        (Error::TimedOut { .. } | Error::NotFree { .. }, _) => Failure::Exact {
             code: "lock-timeout",
             exit: WAITED,
             outcome: Outcome::NotApplied,
@@ -94,7 +94,7 @@ fn title(command: &[OsString]) -> String {
 }
 
 fn lost(path: &str, what: &str) -> Failure {
-    Failure::Held {
+    Failure::Exact {
         code: "lock-lost",
         exit: LOST,
         outcome: Outcome::Unknown,
@@ -107,20 +107,20 @@ pub(crate) fn cannot_run(command: &[OsString], error: &std::io::Error) -> Failur
     let exit = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
     let program = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let text = format!("error: {program} cannot be run: {error}");
-    Failure::Held { code: "cannot-run", exit, outcome: Outcome::NotApplied, text }
+    Failure::Exact { code: "cannot-run", exit, outcome: Outcome::NotApplied, text }
 }
 
 /// The system refused something that conclave needs.
 pub(crate) fn failed(error: std::io::Error) -> Failure {
     let text = format!("error: signals cannot be listened to: {error}");
-    Failure::Held { code: "failed", exit: FAILED, outcome: Outcome::NotApplied, text }
+    Failure::Exact { code: "failed", exit: FAILED, outcome: Outcome::NotApplied, text }
 }
 
 /// Any failure before COMMAND runs is conclave's, not the command's: its exit code must not be taken for that.
 pub(crate) fn as_ours(failure: Failure) -> Failure {
     match failure {
-        held @ Failure::Held { .. } => held,
-        other => Failure::Held {
+        exact @ Failure::Exact { .. } => exact,
+        other => Failure::Exact {
             code: other.code(),
             exit: FAILED,
             outcome: other.outcome(),
@@ -132,7 +132,7 @@ pub(crate) fn as_ours(failure: Failure) -> Failure {
 fn lock_failure(error: Error) -> Failure {
     match error {
         Error::Client(error) => as_ours(error.reading()),
-        other => Failure::Held {
+        other => Failure::Exact {
             code: "lock-failed",
             exit: FAILED,
             outcome: Outcome::NotApplied,

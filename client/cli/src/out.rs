@@ -2,10 +2,15 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+/// How often it is looked whether anybody still reads stdout.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Where a command writes what was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,22 @@ pub(crate) fn complain(text: impl Display) {
 /// Is somebody looking at stdout?
 pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Waits until nobody can read what is written to stdout any more: the other end of the pipe is closed.
+pub(crate) async fn reader_gone() {
+    let mut every = tokio::time::interval(LOOK);
+    loop {
+        every.tick().await;
+        // Nothing is asked for: errors and hang-ups are told anyway.
+        let stdout = io::stdout();
+        let mut looked = [PollFd::new(&stdout, PollFlags::empty())];
+        if poll(&mut looked, Some(&Timespec::default())).is_ok_and(|changed| changed > 0)
+            && looked[0].revents().contains(PollFlags::ERR)
+        {
+            return;
+        }
+    }
 }
 
 /// Lays rows out in columns, two spaces apart. `right` says which columns are aligned to the right.

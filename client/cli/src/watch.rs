@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args;
 use crate::failure::{DONE, Failure, While};
-use crate::out::Out;
+use crate::out::{self, Out};
 
 /// One line.
 #[derive(Serialize)]
@@ -52,7 +52,14 @@ pub(crate) async fn run(client: &Client, args: &args::Watch, out: Out) -> Result
         _ => "",
     };
     out.note(format_args!("watching {path}{what}, after zxid {}", watch.zxid()));
-    while let Some(event) = watch.next().await {
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = watch.next() => event,
+            // `conclave watch / | head -1` ends when head does, not with the next change.
+            () = out::reader_gone() => return Ok(DONE),
+        };
+        let Some(event) = event else { return Ok(DONE) };
         match event.reading()? {
             WatchEvent::Changes { zxid, changes } => {
                 for change in &changes {
@@ -69,7 +76,6 @@ pub(crate) async fn run(client: &Client, args: &args::Watch, out: Out) -> Result
             _ => {}
         }
     }
-    Ok(DONE)
 }
 
 /// What there is now, of what the watch tells of.
