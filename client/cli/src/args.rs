@@ -316,3 +316,6 @@ pub struct Bench {
     #[arg(long)]
     pub keep: bool,
 }
+
+#[cfg(test)]
+mod tests;
