@@ -115,7 +115,7 @@ impl State {
     /// Heartbeats of a batch that nobody answers wait for the next one.
     fn take_beats_back(&mut self) {
         for (session, beats) in std::mem::take(&mut self.under_way) {
-            self.beats.entry(session).or_default().extend(beats);
+            self.beats.entry(session).or_default().splice(0..0, beats);
         }
     }
 }

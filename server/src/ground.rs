@@ -1,7 +1,7 @@
 //! What the planner stands on in a real member: the store, the clock, the plugin host, and Raft.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::member::Shared;
 use crate::planner::{Command, Ground, Handle, Outcome, Surroundings};
 use crate::raft::{self, Proposal, Replica};
-use crate::sessions;
+use crate::{monotonic, sessions, wall_ms};
 
 /// How long to wait before leadership is to be confirmed again, after that failed.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(20);
@@ -41,7 +41,8 @@ impl Ground for Real {
     }
 
     fn now_ms(&self) -> u64 {
-        self.shared.now_ms()
+        let mut clock = self.shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.stamp_ms(monotonic(), wall_ms())
     }
 
     fn procedures(&self) -> Box<dyn Procedures> {

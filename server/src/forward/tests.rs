@@ -1,1 +1,241 @@
-//! Tests.
+//! The forwarder: what waits goes to every new leader, verdicts are looked up here, heartbeats are not given up.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use bytes::Bytes;
+use conclave_core::apply::{Position, apply};
+use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::plan::{Asked, Planner, Request, Work};
+use conclave_link::pki::{Authority, Spec, write_credentials};
+use conclave_link::{Credentials, Dialer, Listener, Plane, Principal, TrustDomain};
+use conclave_protocol::{Answer, Create, Kind, Nonce, Op, Path, PushBack};
+use conclave_store::{Boot, DirLock, Options, Writer};
+
+use super::*;
+use crate::peer;
+use crate::raft::Role;
+use crate::watches::ConnectionId;
+
+const CLUSTER: &str = "test";
+const ALICE: &str = "spiffe://test/client/alice";
+const ONE: ConnectionId = ConnectionId(1);
+const SOON: Duration = Duration::from_secs(20);
+
+/// Member 1, which leads when it is told so, with a planner and leases that the test plays.
+struct Bench {
+    publisher: Arc<Publisher>,
+    tables: Writer,
+    leader: MemTables,
+    planner: std::sync::mpsc::Receiver<planner::Command>,
+    leases: mpsc::UnboundedReceiver<sessions::Command>,
+    leadership: watch::Sender<Leadership>,
+    commands: mpsc::UnboundedSender<Command>,
+    outbox: Outbox,
+    out: mpsc::UnboundedReceiver<Out>,
+    _dir: tempfile::TempDir,
+}
+
+fn credentials(dir: &std::path::Path) -> Credentials {
+    let domain = TrustDomain::new("test").unwrap();
+    let peer = Authority::create(&dir.join("ca"), Plane::Peer, &domain).unwrap();
+    let client = Authority::create(&dir.join("ca"), Plane::Client, &domain).unwrap();
+    let issued = peer.issue(&Spec::new(Principal::member(&domain, 1).unwrap(), 1)).unwrap();
+    write_credentials(&dir.join("tls"), &issued, &peer, &client).unwrap();
+    Credentials::load_dir(&dir.join("tls")).unwrap()
+}
+
+fn start() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = credentials(dir.path());
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::bind_with(free, Plane::Peer, &credentials, peer::tuning()).unwrap();
+    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).unwrap();
+    let (peers, _) = Peers::start(1, CLUSTER, listener, dialer);
+    let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
+    let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &options).unwrap();
+    let publisher = Arc::new(Publisher::new(Zxid(0)));
+    let (out, here) = mpsc::unbounded_channel();
+    let outbox = Outbox {
+        out,
+        queued: Arc::new(AtomicUsize::new(0)),
+        owed: Arc::new(AtomicBool::new(false)),
+        session: Arc::new(AtomicU64::new(0)),
+        principal: ALICE.into(),
+    };
+    publisher.connect(ONE, outbox.clone());
+    let (planner, planner_here) = planner::prepare();
+    let (leases, leases_here) = mpsc::unbounded_channel();
+    let (leadership, leadership_here) = watch::channel(Leadership::default());
+    let (commands, commands_here) = mpsc::unbounded_channel();
+    let forwarder = Forwarder {
+        publisher: Arc::clone(&publisher),
+        store: opened.store,
+        planner,
+        leases,
+        peers,
+        leadership: leadership_here,
+        id: 1,
+        commands: commands_here,
+    };
+    tokio::spawn(forwarder.run());
+    let leader = MemTables::new(CLUSTER);
+    Bench {
+        publisher,
+        tables: opened.writer,
+        leader,
+        planner: planner_here,
+        leases: leases_here,
+        leadership,
+        commands,
+        outbox,
+        out: here,
+        _dir: dir,
+    }
+}
+
+impl Bench {
+    /// Member 1 leads, and its forwarder, on this one thread, has turned to it.
+    async fn lead(&self, term: u64) {
+        self.leadership.send_replace(Leadership { term, leader: Some(1), is_leader: true, role: Role::Leader });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn ask(&self, id: RequestId, request: Request) -> u64 {
+        let Asked::Once { nonce, .. } = request.asked else { panic!("{request:?}") };
+        let origin = Origin::Once { principal: ALICE.to_owned(), nonce };
+        let token = self.publisher.submit(ONE, id, origin, request.clone()).token;
+        drop(self.commands.send(Command::Submit(Envelope { token, request })));
+        token
+    }
+
+    /// What the planner gets next: whom to tell, and which tokens.
+    async fn requests(&self) -> (planner::Source, Vec<u64>) {
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            match self.planner.try_recv() {
+                Ok(planner::Command::Requests(source, envelopes)) => {
+                    return (source, envelopes.iter().map(|envelope| envelope.token).collect());
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    assert!(tokio::time::Instant::now() < deadline, "the planner gets nothing");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Plans, applies and publishes, as if it had come through Raft.
+    fn carry_out(&mut self, request: &Request) {
+        let mut planner = Planner::new(1, self.leader.snapshot(), self.leader.kept(), Box::new(NoProcedures)).unwrap();
+        planner.plan(request, 1_000).unwrap();
+        let payload = planner.cut().unwrap().payload;
+        let at = Position { term: 1, index: planner.last().0 };
+        apply(&mut self.leader, at, &payload).unwrap();
+        let applied = self.tables.write(|tables| apply(tables, at, &payload), |_| Ok(())).unwrap();
+        let conclave_core::apply::Applied::Done(entry) = applied else { panic!("void") };
+        self.publisher.publish(&[entry]);
+    }
+
+    async fn told(&mut self) -> Out {
+        tokio::time::timeout(SOON, self.out.recv()).await.unwrap().unwrap()
+    }
+}
+
+fn genesis() -> Request {
+    let work = Work::Genesis { plugins: Vec::new() };
+    Request { principal: String::new(), asked: Asked::Leader, fence: None, work }
+}
+
+fn create(nonce: u8, at: &str) -> Request {
+    let path = Path::parse(at).unwrap();
+    let op = Op::Create(Create { path, data: Bytes::new(), kind: Kind::default(), parents: false });
+    let asked = Asked::Once { nonce: Nonce::new([nonce; 16]), until_ms: 2_000 };
+    Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
+}
+
+#[tokio::test]
+async fn what_waits_goes_to_every_new_leader_in_the_order_of_its_arrival() {
+    let bench = start();
+    let tokens: Vec<u64> = (1..=5).map(|number| bench.ask(u64::from(number), create(number, "/a"))).collect();
+    bench.lead(2).await;
+    assert_eq!(bench.requests().await.1, tokens);
+    bench.lead(4).await;
+    assert_eq!(bench.requests().await.1, tokens);
+}
+
+#[tokio::test]
+async fn a_duplicate_is_answered_from_what_this_member_applied_and_not_before() {
+    let mut bench = start();
+    bench.lead(2).await;
+    bench.carry_out(&genesis());
+    // It was carried out before, at zxid 2, and this member has not applied that yet.
+    let token = bench.ask(1, create(1, "/a"));
+    let (source, _) = bench.requests().await;
+    source.send(vec![(token, Told::Look(Zxid(2)))]).unwrap();
+    // The next word comes after it, and is passed on at once.
+    let other = bench.ask(2, create(2, "/b"));
+    let (source, _) = bench.requests().await;
+    source.send(vec![(other, Told::PushBack(PushBack::Busy))]).unwrap();
+    assert!(matches!(bench.told().await, Out::Fill(2, ServerMessage::PushBack { .. })));
+    assert!(bench.publisher.waiting(token).is_some(), "answered by the leader's word alone");
+
+    // Applied, but as what another leader did: zxid 2 is something else here. It is sent again.
+    bench.carry_out(&create(3, "/c"));
+    assert_eq!(bench.requests().await.1, [token]);
+    bench.carry_out(&create(1, "/a"));
+    assert!(matches!(bench.told().await, Out::Fill(1, ServerMessage::Reply { zxid: Zxid(3), .. })));
+
+    // And again, as a late duplicate of what is answered: the stored reply, and no second transaction.
+    let token = bench.ask(4, create(1, "/a"));
+    let (source, _) = bench.requests().await;
+    source.send(vec![(token, Told::Look(Zxid(3)))]).unwrap();
+    assert!(matches!(bench.told().await, Out::Fill(4, ServerMessage::Reply { zxid: Zxid(3), .. })));
+}
+
+#[tokio::test]
+async fn what_an_earlier_leader_said_is_void() {
+    let mut bench = start();
+    bench.lead(2).await;
+    let token = bench.ask(1, create(1, "/a"));
+    let (before, _) = bench.requests().await;
+    bench.lead(4).await;
+    let (now, tokens) = bench.requests().await;
+    assert_eq!(tokens, [token]);
+    // Nobody listens to it any more: a client that hears `Until` would ask under another nonce, while the new leader
+    // carries this one out.
+    assert!(before.send(vec![(token, Told::PushBack(PushBack::Until { now_ms: 9 }))]).is_err());
+    now.send(vec![(token, Told::PushBack(PushBack::Busy))]).unwrap();
+    let told = bench.told().await;
+    assert!(matches!(told, Out::Fill(1, ServerMessage::PushBack { why: PushBack::Busy, .. })), "{told:?}");
+}
+
+#[tokio::test]
+async fn heartbeats_that_nobody_confirms_are_sent_again() {
+    let mut bench = start();
+    bench.lead(2).await;
+    let session = SessionId(7);
+    drop(bench.commands.send(Command::Heartbeat(session, bench.outbox.clone(), 1)));
+    let next = async |bench: &mut Bench| match tokio::time::timeout(SOON, bench.leases.recv()).await {
+        Ok(Some(sessions::Command::Renew { sessions, reply, .. })) => (sessions, reply),
+        Ok(_) => panic!("the forwarder has ended"),
+        Err(_) => panic!("the heartbeat was given up"),
+    };
+    // The leader has only just begun, or finds no quorum: it says nothing.
+    let (sessions, unanswered) = next(&mut bench).await;
+    assert_eq!(sessions, [session]);
+    drop(unanswered);
+    drop(bench.commands.send(Command::Heartbeat(session, bench.outbox.clone(), 2)));
+    let (sessions, reply) = next(&mut bench).await;
+    assert_eq!(sessions, [session]);
+    reply(sessions);
+    for expected in [1, 2] {
+        let told = bench.told().await;
+        let Out::Now(ServerMessage::Answer { id, answer: Ok(Answer::Alive), .. }) = told else { panic!("{told:?}") };
+        assert_eq!(id, expected);
+    }
+}

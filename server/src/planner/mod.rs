@@ -133,7 +133,8 @@ fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: 
         if let Some(position) = rebase {
             pipeline.applied(surroundings, position)?;
         }
-        let now_ms = surroundings.now_ms();
+        // Asked for by a leader only: the time that it gets becomes a stamp.
+        let now_ms = if pipeline.is_running() { surroundings.now_ms() } else { stamped_ms };
         if pipeline.is_running() && pipeline.is_idle() {
             if now_ms.saturating_sub(stamped_ms) >= STAMP_EVERY_MS {
                 pipeline.own(Work::Stamp);

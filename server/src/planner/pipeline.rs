@@ -29,7 +29,7 @@ const WAITING: usize = 65_536;
 pub(crate) trait Ground {
     /// The applied state, and what is kept beside it, from one read transaction.
     fn snapshot(&self) -> Result<(Box<dyn Base>, Local), Fault>;
-    /// Cluster time, milliseconds.
+    /// Cluster time to stamp what is planned with, milliseconds.
     fn now_ms(&self) -> u64;
     /// What runs procedures.
     fn procedures(&self) -> Box<dyn Procedures>;
