@@ -18,11 +18,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::process::{Child, Command};
 
+use crate::out::complain;
 use judge::{Act, Judge};
 pub(crate) use signals::{Signals, exit_code as signal_exit};
 
 /// How often the award is looked at. Also after a stop or a sleep, of which no notification tells.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Said when a child that has no terminal is stopped: most often by the system, because it reads one.
+const STOPPED: &str = "note: COMMAND is stopped, and holds on. If it reads the terminal: in a script or a pipeline it has none; \
+                       redirect its stdin. `kill -CONT` continues it.";
 
 /// May one rely on what is held?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +122,10 @@ pub(crate) async fn run(
             status = child.wait() => return Ok(ended(status?, award, &judge, group)),
             signal = signals.next() => group.send(signal),
             () = tokio::time::sleep(TICK.min(judge.next(award.time_left()))) => {
-                if foreground {
-                    terminal::keep_going(group.pid);
+                match group.pid {
+                    Some(pid) if foreground => terminal::keep_going(pid),
+                    Some(pid) if terminal::was_stopped(pid) => complain(STOPPED),
+                    _ => {}
                 }
             }
         }

@@ -19,10 +19,14 @@ pub(super) fn hand_over(group: Pid) -> bool {
 
 /// Continues a child that was stopped, by Ctrl-Z or because it read before the terminal was its own: nobody else could,
 /// as its stop tells the shell nothing, and a lock should not be held by what does not run.
-pub(super) fn keep_going(group: Option<Pid>) {
-    let Some(pid) = group else { return };
-    if let Ok(Some(_)) = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG) {
+pub(super) fn keep_going(group: Pid) {
+    if was_stopped(group) {
         // It fails when the group is gone.
-        let _ = kill_process_group(pid, Signal::CONT);
+        let _ = kill_process_group(group, Signal::CONT);
     }
+}
+
+/// Was the child stopped since this was last asked?
+pub(super) fn was_stopped(child: Pid) -> bool {
+    matches!(waitid(WaitId::Pid(child), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG), Ok(Some(_)))
 }
