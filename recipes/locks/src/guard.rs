@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, Lost, Result};
-use crate::place::Owned;
+use crate::place::{self, Owned};
 
 /// Before a holder znode that could not be watched is watched again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -192,20 +192,25 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.keeper.abort();
-        // The award, when it is still there, is deleted by its own drop, also after a loss by the clock: the session
-        // may live on at the cluster.
+        // The award, when it is still there, is deleted by its own drop.
         self.held.inner.end(Lost::Released);
     }
 }
 
 /// Finds out when it is lost.
 async fn keep(inner: Arc<Inner>) {
+    let held = Held { inner: Arc::clone(&inner) };
     let why = tokio::select! {
+        // Somebody looked at the clock first.
+        why = held.lost() => why,
         () = inner.session.lost() => Lost::SessionOver,
         () = lapsed(&inner) => Lost::SessionOver,
         () = gone(&inner.client, &inner.fence) => Lost::HolderGone,
     };
     inner.end(why);
+    // The session may live on at the cluster though the clock said otherwise here. Whoever keeps a lost guard must not
+    // keep the lock from others.
+    place::give_back(&inner.client, &inner.fence);
 }
 
 /// Waits until the lease has run out by the clock, also when the client's own task is stuck or gone with its runtime.

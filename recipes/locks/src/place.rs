@@ -55,20 +55,29 @@ impl Owned {
         done
     }
 
-    /// With what somebody may have put below it: only this session could, and a name can't keep a lock from its next.
     fn deletion(&self) -> Delete {
-        self.client.at(&self.fence.path).delete().recursive().fenced(self.fence.clone()).in_session()
+        deletion(&self.client, &self.fence)
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
         if !self.gone {
-            // The first poll puts the write in its place among the session's writes, before anything that this client
-            // asks from now on; nobody needs to wait for it, and no task or runtime is needed.
-            drop(self.deletion().within(UNTIL_ANSWERED).into_future().now_or_never());
+            give_back(&self.client, &self.fence);
         }
     }
+}
+
+/// Deletes such a znode without waiting; does nothing if it is not there any more.
+pub(crate) fn give_back(client: &Client, fence: &Fence) {
+    // The first poll puts the write in its place among the session's writes, before anything that this client asks
+    // from now on; nobody needs to wait for it, and no task or runtime is needed.
+    drop(deletion(client, fence).within(UNTIL_ANSWERED).into_future().now_or_never());
+}
+
+/// With what lies below it: only this session could put anything there, and it must not keep the lock from the next.
+fn deletion(client: &Client, fence: &Fence) -> Delete {
+    client.at(&fence.path).delete().recursive().fenced(fence.clone()).in_session()
 }
 
 /// What came of trying to make an award.

@@ -19,10 +19,9 @@ pub async fn mutex(cluster: &Cluster, name: &str) -> Mutex {
     Mutex::new(&cluster.client(name).await.unwrap(), PATH).unwrap().note(name)
 }
 
-/// A client whose session ends soon after it was heard last.
-pub async fn short_lived(cluster: &Cluster, name: &str, members: &[u64]) -> Client {
-    let options = cluster.options_to(name, members).unwrap().with_session_timeout(Duration::from_secs(2));
-    Client::connect(options).await.unwrap()
+/// A client with a session timeout of its own.
+pub async fn client_with(cluster: &Cluster, name: &str, session_timeout: Duration) -> Client {
+    Client::connect(cluster.options(name).unwrap().with_session_timeout(session_timeout)).await.unwrap()
 }
 
 /// Waits until so many stand in line; gives what is seen then.
