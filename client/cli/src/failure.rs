@@ -1,5 +1,6 @@
 //! How a command fails: the message, its JSON and the exit code.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -223,13 +224,27 @@ fn client_message(error: &Error, does: Does) -> String {
 }
 
 fn no_connection(none: &NoConnection) -> String {
-    let text = none.to_string();
     let what = if none.is_certificate_problem() {
         "The certificate is at fault: make another with `conclave pki`, or name the right one in client.toml."
     } else {
         "Is the cluster running? `conclave dev` starts one; --endpoints or CONCLAVE_ENDPOINTS names another."
     };
-    format!("{}. Nothing was sent. {what}", sentence(&text))
+    format!("no connection{}. Nothing was sent. {what}", sentence(&attempts(none)))
+}
+
+/// Who was tried and why it failed; those that failed alike together.
+fn attempts(none: &NoConnection) -> String {
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for attempt in &none.attempts {
+        reasons.entry(attempt.why.replace(&attempt.endpoint, "it")).or_default().push(&attempt.endpoint);
+    }
+    let mut text = String::new();
+    for (why, mut endpoints) in reasons {
+        endpoints.sort_unstable();
+        text.push_str(if text.is_empty() { ": " } else { "; " });
+        text.push_str(&format!("{}: {}", endpoints.join(", "), sentence(&why)));
+    }
+    text
 }
 
 /// What to do about a refusal; nothing where the refusal says it all.

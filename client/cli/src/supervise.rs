@@ -161,8 +161,9 @@ impl Group {
 
     fn send(self, signal: Signal) {
         if let Some(pid) = self.pid {
-            // It fails when all of the group is gone: then there is nobody to tell.
+            // Both fail when all of the group is gone: then there is nobody to tell. Who is stopped must run to be told.
             let _ = kill_process_group(pid, signal);
+            let _ = kill_process_group(pid, Signal::CONT);
         }
     }
 }

@@ -50,12 +50,26 @@ fn a_read_does_not_say_that_nothing_was_changed() {
 fn no_connection_names_the_reason() {
     assert_eq!(
         none("connection refused: nobody listens on 127.0.0.1:7101", false).writing().message(),
-        "no connection: 127.0.0.1:7101: connection refused: nobody listens on 127.0.0.1:7101. Nothing was sent. \
+        "no connection: 127.0.0.1:7101: connection refused: nobody listens on it. Nothing was sent. \
          Is the cluster running? `conclave dev` starts one; --endpoints or CONCLAVE_ENDPOINTS names another."
     );
     let expired = none("the certificate has expired", true).writing();
     assert!(expired.message().contains("The certificate is at fault"), "{}", expired.message());
     assert_eq!((expired.code(), expired.exit()), ("certificate", NO_CONNECTION));
+}
+
+#[test]
+fn members_that_failed_alike_are_told_of_together() {
+    let attempt =
+        |endpoint: &str, why: &str| Attempt { endpoint: endpoint.into(), why: why.into(), certificate: false };
+    let attempts = vec![
+        attempt("b:2", "nobody listens on b:2"),
+        attempt("c:3", "no answer from c:3 within 300 ms"),
+        attempt("a:1", "nobody listens on a:1"),
+    ];
+    let message = Error::NoConnection(NoConnection { attempts }).reading().message();
+    let says = "no connection: c:3: no answer from it within 300 ms; a:1, b:2: nobody listens on it. Nothing";
+    assert!(message.starts_with(says), "{message}");
 }
 
 #[test]

@@ -157,3 +157,19 @@ async fn a_command_that_ended_after_the_loss_does_not_count_as_done() {
     award.becomes(Standing::Lost, Duration::ZERO);
     assert_eq!(ended(ExitStatus::from_raw(0), &award, &judge, group), Ended::Lost);
 }
+
+#[tokio::test]
+async fn a_command_that_is_stopped_still_hears_that_it_must_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ready, told) = (dir.path().join("ready"), dir.path().join("told"));
+    let award = Cardboard::new(Standing::Held, LONG);
+    let script =
+        format!("trap 'echo told > {}; exit 0' TERM; echo ready > {}; kill -STOP $$", told.display(), ready.display());
+    let command = shell(&script);
+    let (ended, ()) = tokio::join!(under(&award, &command, &[]), async {
+        appears(&ready).await;
+        award.becomes(Standing::Uncertain, GRACE);
+    });
+    assert_eq!(ended.unwrap(), Ended::Lost);
+    assert_eq!(appears(&told).await, "told");
+}
