@@ -1,0 +1,49 @@
+//! Design rule 9: rows, and what is kept beside them, are of one transaction, whenever one looks.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use conclave_core::Table;
+use conclave_core::apply::{Position, Tables};
+use conclave_core::view::Base;
+use conclave_store::{Boot, DirLock, Options, Store};
+
+const BATCHES: u64 = 3_000;
+
+#[test]
+fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
+    let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), "test", &options).unwrap();
+    let (store, mut writer) = (opened.store, opened.writer);
+    let done = AtomicBool::new(false);
+    let states = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut last, mut states) = (0, 0);
+            while !done.load(Ordering::Acquire) {
+                let snapshot = store.snapshot().unwrap();
+                let row = snapshot.row(Table::Data, b"entry").unwrap();
+                let row = row.map_or(0, |row| u64::from_be_bytes(row[..].try_into().unwrap()));
+                let local = snapshot.local().unwrap();
+                assert_eq!(local.applied.map_or(0, |at| at.index), row, "rows of one entry, index of another");
+                assert_eq!(local.digest, u128::from(row), "rows of one entry, digest of another");
+                states += u64::from(row != last);
+                last = row;
+            }
+            states
+        });
+        for index in 1..=BATCHES {
+            let batch = |tables: &mut dyn Tables| {
+                tables.write(Table::Data, b"entry", Some(&index.to_be_bytes()))?;
+                tables.local().applied = Some(Position { term: 1, index });
+                tables.local().digest = u128::from(index);
+                Ok(())
+            };
+            writer.write(batch, |_| Ok(())).unwrap();
+        }
+        done.store(true, Ordering::Release);
+        reader.join().unwrap()
+    });
+    assert!(states > 10, "the reader saw {states} states only");
+}
