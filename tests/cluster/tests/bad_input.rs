@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use conclave_client::{Client, Error, Refusal};
-use conclave_link::{Credentials, Dialer, FrameReader, FrameWriter, Plane, Principal, TrustDomain};
-use conclave_protocol::{ClientMessage, Hello, PROTOCOL_VERSION, ServerMessage, Zxid, codec, limits};
-use conclave_testing::{Cluster, Pki};
+use conclave_link::{Credentials, Dialer, Plane, Principal, TrustDomain};
+use conclave_protocol::{Attach, ClientMessage, Hello, PROTOCOL_VERSION, ServerMessage, Zxid, codec};
+use conclave_testing::{Cluster, Pki, Raw};
 
 fn code(error: &Error) -> &'static str {
     match error {
@@ -39,36 +39,12 @@ async fn bad_requests_are_refused_with_their_code_and_change_nothing() {
     assert_eq!(client.at("/a").get().await.unwrap().data, "1");
 }
 
-/// A client that speaks frames by hand.
-struct Raw {
-    reader: FrameReader<conclave_link::RecvStream>,
-    writer: FrameWriter<conclave_link::SendStream>,
-    _connection: conclave_link::Connection,
-}
-
 async fn raw(cluster: &Cluster, name: &str) -> Raw {
-    let credentials = Credentials::load_dir(&cluster.pki().client(name).unwrap()).unwrap();
-    let dialer = Dialer::new(&credentials, Plane::Client).unwrap();
-    let connection = dialer.connect(cluster.config(1).listen.client, None).await.unwrap();
-    let (send, receive) = connection.open_bi().await.unwrap();
-    Raw { reader: FrameReader::new(receive), writer: FrameWriter::new(send), _connection: connection }
+    Raw::connect(cluster, 1, name).await.unwrap()
 }
 
-impl Raw {
-    async fn send(&mut self, message: &ClientMessage) {
-        self.writer.push(&codec::encode(message)).unwrap();
-        self.writer.flush().await.unwrap();
-    }
-
-    async fn receive(&mut self) -> Option<ServerMessage> {
-        let frame = tokio::time::timeout(conclave_testing::PATIENCE, self.reader.next(limits::FRAME_BYTES)).await;
-        frame.unwrap().unwrap().map(|frame| codec::decode(&frame).unwrap())
-    }
-
-    async fn hello(&mut self) {
-        self.send(&ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach: None, seen: Zxid(0) })).await;
-        assert!(matches!(self.receive().await, Some(ServerMessage::Welcome(_))));
-    }
+fn hello(attach: Option<Attach>, seen: Zxid) -> ClientMessage {
+    ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen })
 }
 
 fn is_bad_request(message: Option<ServerMessage>) -> bool {
@@ -83,39 +59,39 @@ async fn broken_frames_end_their_connection_with_the_reason_and_nothing_else() {
 
     // A length that lies: more than is allowed.
     let mut liar = raw(&cluster, "liar").await;
-    liar.hello().await;
+    liar.hello().await.unwrap();
     liar.writer.stream_mut().write_all(&u32::MAX.to_le_bytes()).await.unwrap();
-    assert!(is_bad_request(liar.receive().await));
+    assert!(is_bad_request(liar.receive().await.unwrap()));
 
     // A frame that is cut off.
     let mut liar = raw(&cluster, "liar").await;
-    liar.hello().await;
+    liar.hello().await.unwrap();
     liar.writer.stream_mut().write_all(&[200, 0, 0, 0, 1, 2]).await.unwrap();
     liar.writer.stream_mut().finish().unwrap();
-    assert!(is_bad_request(liar.receive().await));
+    assert!(is_bad_request(liar.receive().await.unwrap()));
 
     // Not a message.
     let mut liar = raw(&cluster, "liar").await;
-    liar.hello().await;
+    liar.hello().await.unwrap();
     liar.writer.push(&[0x9f; 1000]).unwrap();
     liar.writer.flush().await.unwrap();
-    assert!(is_bad_request(liar.receive().await));
+    assert!(is_bad_request(liar.receive().await.unwrap()));
 
     // Not a hello first; another version; a second hello; numbers that do not rise; a session's write without one.
     let mut liar = raw(&cluster, "liar").await;
-    liar.send(&ClientMessage::Heartbeat { id: 1 }).await;
-    assert!(is_bad_request(liar.receive().await));
+    liar.send(&ClientMessage::Heartbeat { id: 1 }).await.unwrap();
+    assert!(is_bad_request(liar.receive().await.unwrap()));
     let mut liar = raw(&cluster, "liar").await;
-    liar.send(&ClientMessage::Hello(Hello { versions: vec![77], attach: None, seen: Zxid(0) })).await;
-    assert!(is_bad_request(liar.receive().await));
+    liar.send(&ClientMessage::Hello(Hello { versions: vec![77], attach: None, seen: Zxid(0) })).await.unwrap();
+    assert!(is_bad_request(liar.receive().await.unwrap()));
     let mut liar = raw(&cluster, "liar").await;
-    liar.hello().await;
-    liar.send(&ClientMessage::Hello(Hello { versions: vec![1], attach: None, seen: Zxid(0) })).await;
-    assert!(is_bad_request(liar.receive().await));
+    liar.hello().await.unwrap();
+    liar.send(&ClientMessage::Hello(Hello { versions: vec![1], attach: None, seen: Zxid(0) })).await.unwrap();
+    assert!(is_bad_request(liar.receive().await.unwrap()));
     let mut liar = raw(&cluster, "liar").await;
-    liar.hello().await;
-    liar.send(&ClientMessage::Heartbeat { id: 1 }).await;
-    assert!(is_bad_request(liar.receive().await));
+    liar.hello().await.unwrap();
+    liar.send(&ClientMessage::Heartbeat { id: 1 }).await.unwrap();
+    assert!(is_bad_request(liar.receive().await.unwrap()));
 
     assert_eq!(witness.at("/a").get().await.unwrap().data, "1", "the member goes on serving");
     cluster.client("bob").await.unwrap().at("/b").create("2").await.unwrap();
@@ -126,17 +102,14 @@ async fn a_session_of_another_principal_or_one_that_is_over_is_not_carried_on() 
     let cluster = Cluster::start(1).await.unwrap();
     let owner = cluster.client("owner").await.unwrap();
     let session = owner.session().await.unwrap().id();
-    let attach = |seen| {
-        let attach = Some(conclave_protocol::Attach { session });
-        ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen })
-    };
+    let attach = |seen| hello(Some(Attach { session }), seen);
     let mut thief = raw(&cluster, "thief").await;
-    thief.send(&attach(Zxid(session.0))).await;
-    assert!(is_bad_request(thief.receive().await));
+    thief.send(&attach(Zxid(session.0))).await.unwrap();
+    assert!(is_bad_request(thief.receive().await.unwrap()));
     owner.close().await.unwrap();
     let mut late = raw(&cluster, "owner").await;
-    late.send(&attach(owner.zxid())).await;
-    let over = late.receive().await;
+    late.send(&attach(owner.zxid())).await.unwrap();
+    let over = late.receive().await.unwrap();
     assert!(matches!(over, Some(ServerMessage::Goodbye { refusal: Refusal::SessionOver { .. } })), "{over:?}");
 }
 

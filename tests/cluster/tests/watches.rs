@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use conclave_client::{Change, ChangeKind, Watch, WatchEvent, Zxid};
-use conclave_testing::Cluster;
+use conclave_client::{Change, ChangeKind, Client, Watch, WatchEvent, Zxid};
+use conclave_protocol::{Answer, ClientMessage, Path, Scope, ServerMessage, WatchId, WatchRequest, limits};
+use conclave_testing::{Cluster, PATIENCE, Raw};
 
 /// The next event's changes.
 async fn next(watch: &mut Watch) -> (Zxid, Vec<Change>) {
-    let event = tokio::time::timeout(conclave_testing::PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
+    let event = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
     match event {
         WatchEvent::Changes { zxid, changes } => (zxid, changes),
         other => panic!("{other:?}"),
@@ -111,5 +112,67 @@ async fn a_watch_resumes_from_a_zxid_and_events_come_before_newer_replies() {
             panic!("the reply came before the event: {event:?}");
         };
         assert_eq!(changes[0].version, stat.version);
+    }
+}
+
+/// Sets a znode so often, many at a time.
+async fn set_often(client: &Client, path: &str, times: u64) {
+    const AT_A_TIME: u64 = 500;
+    for _ in 0..times / AT_A_TIME {
+        let writes = (0..AT_A_TIME).map(|_| client.at(path).set("x").within(PATIENCE).into_future());
+        futures::future::try_join_all(writes).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_past_is_not_kept_any_more_is_told_to_read_the_present() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let client = cluster.client("ann").await.unwrap().pipelined();
+    let created = client.at("/r").create("0").await.unwrap();
+    set_often(&client, "/r", limits::HISTORY_TRANSACTIONS + 1_000).await;
+    let mut watch = client.watch("/r").since(created.stat.created).await.unwrap();
+    let event = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
+    let WatchEvent::Resync { zxid } = event else { panic!("{event:?}") };
+    assert_eq!(zxid, client.zxid());
+    let stat = client.at("/r").set("last").await.unwrap();
+    assert_eq!(next(&mut watch).await.1[0].version, stat.version, "later changes are told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_too_slow_is_told_to_read_the_present_and_then_goes_on() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let client = cluster.client("ann").await.unwrap().pipelined();
+    client.at("/r").create("0").await.unwrap();
+    let mut slow = Raw::connect(&cluster, 1, "slow").await.unwrap();
+    slow.hello().await.unwrap();
+    // Long paths fill the stream's window soon; then events pile up at the member, up to its limit.
+    let path = Path::parse("/r").unwrap();
+    let watch = WatchRequest { watch: WatchId(1), path, scope: Scope::Subtree, once: false, since: None };
+    slow.send(&ClientMessage::Watch { id: 1, watch }).await.unwrap();
+    let answer = slow.receive().await.unwrap();
+    assert!(matches!(answer, Some(ServerMessage::Answer { answer: Ok(Answer::Watching), .. })), "{answer:?}");
+    let long = format!("/r/{}", "n".repeat(250));
+    client.at(long.as_str()).create("").await.unwrap();
+    set_often(&client, &long, 3 * limits::QUEUED_EVENTS as u64).await;
+
+    let (mut told, mut resync) = (0, None);
+    while resync.is_none() {
+        match slow.receive().await.unwrap().unwrap() {
+            ServerMessage::Event { changes, .. } => told += changes.len(),
+            ServerMessage::Resync { zxid, .. } => resync = Some(zxid),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told >= limits::QUEUED_EVENTS && told < 3 * limits::QUEUED_EVENTS, "bounded: {told}");
+    assert!(resync.unwrap() <= client.zxid());
+    let stat = client.at("/r").set("after").await.unwrap();
+    loop {
+        if let Some(ServerMessage::Event { changes, zxid, .. }) = slow.receive().await.unwrap()
+            && changes[0].path.as_str() == "/r"
+        {
+            assert!(zxid > resync.unwrap());
+            assert_eq!(changes[0].version, stat.version);
+            break;
+        }
     }
 }

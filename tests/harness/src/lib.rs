@@ -13,6 +13,7 @@
 
 mod mortal;
 mod pki;
+mod raw;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -24,6 +25,7 @@ use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming};
 
 pub use mortal::Mortal;
 pub use pki::Pki;
+pub use raw::Raw;
 
 /// What a test can't go on after.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
