@@ -40,8 +40,12 @@ pub(crate) async fn run(client: &Client, args: args::Lock, out: Out) -> Result<u
     let released = guard.release().await;
     match (ended, released) {
         (Err(error), _) => Err(cannot_run(&args.command, &error)),
-        (Ok(Ended::Lost), _) => Err(lost(&args.path, "COMMAND was ended")),
-        (Ok(Ended::Exited(_)), Err(Error::Lost(_))) => Err(lost(&args.path, "COMMAND had ended by itself")),
+        (Ok(Ended::Lost), Err(Error::Lost(why))) => Err(lost(&args.path, &why.to_string(), "COMMAND was ended")),
+        // It was ended in time, while there was still a lock to give back.
+        (Ok(Ended::Lost), _) => Err(lost(&args.path, "no member was heard in time", "COMMAND was ended")),
+        (Ok(Ended::Exited(_)), Err(Error::Lost(why))) => {
+            Err(lost(&args.path, &why.to_string(), "COMMAND had ended by itself"))
+        }
         (Ok(Ended::Exited(code)), Ok(())) => Ok(code),
         (Ok(Ended::Exited(code)), Err(error)) => {
             out.note(format_args!("{} was not given back in good order: {error}", args.path));
@@ -93,12 +97,12 @@ fn title(command: &[OsString]) -> String {
     program.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn lost(path: &str, what: &str) -> Failure {
+fn lost(path: &str, why: &str, what: &str) -> Failure {
     Failure::Exact {
         code: "lock-lost",
         exit: LOST,
         outcome: Outcome::Unknown,
-        text: format!("lost: {path} is not surely ours any more. {what}; see how far it came before you run it again."),
+        text: format!("lost: {path}: {why}. {what}; see how far it came before you run it again."),
     }
 }
 

@@ -83,11 +83,11 @@ fn the_exit_codes_leave_those_of_the_command_free() {
     let denied = std::io::ErrorKind::PermissionDenied.into();
     let place = conclave_client::Path::parse("/m/line/w-1").unwrap();
     for (failure, exit) in [
-        (lost("/m", "COMMAND was ended"), 123),
+        (lost("/m", "the session is over", "COMMAND was ended"), 123),
         (lock_failure(Error::Client(none.clone())), 125),
         (lock_failure(Error::PlaceGone { place }), 125),
         (as_ours(none.reading()), 125),
-        (as_ours(lost("/m", "x")), 123),
+        (as_ours(lost("/m", "x", "y")), 123),
         (cannot_run(&command, &denied), 126),
         (cannot_run(&command, &not_found), 127),
     ] {
