@@ -23,7 +23,13 @@ pub(crate) fn verify(with_tests: bool) -> Result<()> {
         ("tidy", Box::new(|| tidy::run(root))),
         (
             "clippy",
-            Box::new(|| cargo(root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])),
+            Box::new(|| {
+                cargo(
+                    root,
+                    &["clippy", "--workspace", "--all-targets", "--keep-going", "--", "--deny", "warnings"],
+                    &[],
+                )
+            }),
         ),
     ];
     if with_tests {
