@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::time::Duration;
 
-use conclave_client::{Error as ClientError, Listing, Outcome, Path, Refusal, Session, Zxid};
+use conclave_client::{Error as ClientError, Listing, Path, Refusal, Session, Zxid};
 use futures::future::BoxFuture;
 
 use crate::decide::{Decision, decide};
@@ -173,7 +173,8 @@ impl Mutex {
         match watch.next().await {
             // Whatever it was, and if it is not told what: look again.
             Some(event) => event.map(drop).map_err(Error::from),
-            None => Err(Error::Client(ClientError::Closed { outcome: Outcome::NotApplied })),
+            // The client is closed.
+            None => Err(Error::SessionOver),
         }
     }
 

@@ -43,7 +43,7 @@ pub enum Error {
         /// Which one.
         place: Path,
     },
-    /// The client's session is over, for good. Connect a new client.
+    /// The client's session is over, for good, or the client was closed. Connect a new one.
     #[error("the session is over, and with it the place in line")]
     SessionOver,
     /// It was held, and is not any more. Of [`Mutex::run`](crate::Mutex::run): the work was dropped where it stood.
@@ -102,7 +102,9 @@ impl Error {
 
 impl From<conclave_client::Error> for Error {
     fn from(error: conclave_client::Error) -> Self {
-        if error.is_session_over() { Self::SessionOver } else { Self::Client(error) }
+        // Who closes its client ends its session.
+        let over = error.is_session_over() || matches!(error, conclave_client::Error::Closed { .. });
+        if over { Self::SessionOver } else { Self::Client(error) }
     }
 }
 
@@ -137,6 +139,7 @@ mod tests {
             (Error::PlaceGone { place: Path::root() }, Outcome::NotApplied, false),
             (over.into(), Outcome::NotApplied, true),
             (conclave_client::Error::SessionOver { outcome: Outcome::Unknown }.into(), Outcome::NotApplied, true),
+            (conclave_client::Error::Closed { outcome: Outcome::Unknown }.into(), Outcome::NotApplied, true),
             (Error::Lost(Lost::SessionOver), Outcome::Unknown, true),
             (Error::Lost(Lost::HolderGone), Outcome::Unknown, false),
             (conclave_client::Error::Unknown { why: Doubt::Deadline }.into(), Outcome::Unknown, false),

@@ -183,8 +183,10 @@ impl Guard {
             (Some(why), _) => Err(why.into()),
             (None, Ok(())) => Ok(()),
             (None, Err(ClientError::Refused(Refusal::Fenced { .. }))) => Err(Lost::HolderGone.into()),
-            (None, Err(error)) if error.is_session_over() => Err(Lost::SessionOver.into()),
-            (None, Err(error)) => Err(Error::Client(error)),
+            (None, Err(error)) => match error.into() {
+                Error::SessionOver => Err(Lost::SessionOver.into()),
+                error => Err(error),
+            },
         }
     }
 }
@@ -208,6 +210,10 @@ async fn keep(inner: Arc<Inner>) {
         () = gone(&inner.client, &inner.fence) => Lost::HolderGone,
     };
     inner.end(why);
+    if why == Lost::Released {
+        // Its owner deletes the znode, and wants to be told that it was there.
+        return;
+    }
     // The session may live on at the cluster though the clock said otherwise here. Whoever keeps a lost guard must not
     // keep the lock from others.
     place::give_back(&inner.client, &inner.fence);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_client::{
-    Check, Client, CreateStep, Delete, DeleteStep, Error as ClientError, Fence, Kind, Multi, Outcome, Path, Refusal,
-    SetStep, Step, Value,
+    Check, Client, CreateStep, Delete, DeleteStep, Error as ClientError, Fence, Kind, Multi, Path, Refusal, SetStep,
+    Step, Value,
 };
 use futures::FutureExt;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, oneshot};
@@ -200,6 +200,6 @@ async fn to_its_end<T: Send + 'static>(
         drop(tell.send(write.await));
         drop(held);
     });
-    // Nothing is sent only if the runtime is going down.
-    told.await.unwrap_or(Err(Error::Client(ClientError::Closed { outcome: Outcome::Unknown })))
+    // Nothing is sent only if the runtime is going down, and the client with it.
+    told.await.unwrap_or(Err(Error::SessionOver))
 }

@@ -127,7 +127,7 @@ async fn who_waits_is_told_that_its_session_is_over() {
     let closed = waiter(&holder, &Mutex::new(&client, PATH).unwrap(), 0).await;
     client.close().await.unwrap();
     let error = closed.await.unwrap().unwrap_err();
-    assert!(error.is_session_over(), "{error:?}");
+    assert!(matches!(error, Error::SessionOver), "{error:?}");
     until_waiting(&holder, 0).await;
 
     let short = client_with(&cluster, "short", Duration::from_secs(2)).await;
