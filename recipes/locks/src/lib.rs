@@ -67,11 +67,12 @@
 //! |---|---|---|
 //! | suspended | waits on, its place is kept | [`State::Uncertain`]: stop side effects |
 //! | connected again | waits on | [`State::Held`] again |
-//! | session lost | [`Error::SessionOver`]; the place goes with the session | [`State::Lost`], before the cluster can give it to another; for good |
+//! | session lost, or client closed | [`Error::SessionOver`]; the place goes with the session | [`State::Lost`], before the cluster can give it to another; for good |
 //! | znode deleted by hand | [`Error::PlaceGone`], when its turn would be next | [`State::Lost`] with [`Lost::HolderGone`] |
 //!
 //! Writes are sent in the client's session: they are carried out exactly once, or the session is over. So there is no
-//! award of which its taker does not know.
+//! award of which its taker does not know. A guard that is lost gives back what may be left of its award: keeping it
+//! keeps nobody out.
 //!
 //! # What a crash leaves
 //! | it crashed after | what is left until its session ends | who waits behind |
