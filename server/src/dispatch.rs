@@ -91,6 +91,10 @@ impl Dispatch {
             ClientMessage::Watch { id, watch } => {
                 self.expect(id)?;
                 if self.watches.len() >= limits::WATCHES {
+                    // One-shot watches that had their event are over.
+                    self.shared.publisher.forget_over(self.connection, &mut self.watches);
+                }
+                if self.watches.len() >= limits::WATCHES {
                     let refusal = Refusal::Limit {
                         what: "watches on one connection".to_owned(),
                         limit: limits::WATCHES as u64,

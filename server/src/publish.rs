@@ -261,6 +261,15 @@ impl Publisher {
         inner.watches.remove((connection, watch))
     }
 
+    /// Drops those of a connection's watches that have ended.
+    pub(crate) fn forget_over(&self, connection: ConnectionId, watches: &mut Vec<WatchId>) {
+        let inner = self.lock();
+        let lagging = inner.lagging.get(&connection);
+        watches.retain(|watch| {
+            inner.watches.contains((connection, *watch)) || lagging.is_some_and(|lagging| lagging.contains(watch))
+        });
+    }
+
     /// A slow connection has caught up: its watches that were left out are told to read the present state.
     pub(crate) fn caught_up(&self, connection: ConnectionId) {
         let mut inner = self.lock();

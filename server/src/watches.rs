@@ -58,6 +58,12 @@ impl Watches {
         self.all.len()
     }
 
+    /// Whether this watch has not ended.
+    #[must_use]
+    pub(crate) fn contains(&self, watcher: Watcher) -> bool {
+        self.all.contains_key(&watcher)
+    }
+
     /// Whether this watch is a one-shot watch.
     #[must_use]
     pub(crate) fn is_once(&self, watcher: Watcher) -> bool {

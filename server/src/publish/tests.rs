@@ -141,6 +141,23 @@ fn a_slow_connection_is_told_to_read_again_and_misses_nothing_after_that() {
 }
 
 #[test]
+fn a_one_shot_watch_that_had_its_event_is_over_and_counts_no_more() {
+    let publisher = Publisher::new(Zxid(4));
+    let (_outbox, mut here) = connect(&publisher, ONE);
+    watch_all(&publisher, ONE);
+    let once = |published, _: &mut dyn FnMut(Out)| Ok::<_, ()>(Some(published));
+    publisher.watch(ONE, WatchId(2), (&path("/a"), Scope::Data, true), once).unwrap();
+    let mut watches = vec![WatchId(1), WatchId(2)];
+    publisher.forget_over(ONE, &mut watches);
+    assert_eq!(watches.len(), 2);
+    publisher.publish(&[entry(4, &[1])]);
+    publisher.publish(&[entry(5, &[1])]);
+    assert_eq!(told(&mut here), ["event 5", "event 5", "event 6"]);
+    publisher.forget_over(ONE, &mut watches);
+    assert_eq!(watches, [WatchId(1)]);
+}
+
+#[test]
 fn the_end_of_a_session_ends_its_connection_after_its_own_reply() {
     let publisher = Publisher::new(Zxid(4));
     let (outbox, mut here) = connect(&publisher, ONE);

@@ -169,8 +169,8 @@ impl World {
             tally: Tally::default(),
         };
         world.elect(0);
-        for member in 0..2 {
-            world.members[member].clients.push(Client { session: ONCE[member], next: 1, unanswered: BTreeSet::new() });
+        for (member, session) in ONCE.into_iter().enumerate() {
+            world.members[member].clients.push(Client { session, next: 1, unanswered: BTreeSet::new() });
             for _ in 0..SESSIONS {
                 world.ask_once(member, Ask::Open);
             }
