@@ -104,10 +104,10 @@ pub struct Raft {
 }
 
 impl Default for Raft {
-    /// Suits members within a few milliseconds of each other, on machines that are busy at times: an election begins 750
-    /// to 1,000 ms after the last heartbeat (the greatest time, the leader's lease, plus one between both).
+    /// Suits members within a few milliseconds of each other, on machines that are busy at times: an election begins 600
+    /// to 800 ms after the last heartbeat (the greatest time, the leader's lease, plus one between both).
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 500 }
+        Self { heartbeat_ms: 80, election_min_ms: 200, election_max_ms: 400 }
     }
 }
 
@@ -236,9 +236,9 @@ client = "three.example:7101"
 peer = "three.example:7201"
 
 [raft]                            # these are the defaults
-heartbeat_ms = 100
-election_min_ms = 250
-election_max_ms = 500
+heartbeat_ms = 80
+election_min_ms = 200
+election_max_ms = 400
 "#
         .to_owned()
     }
@@ -347,7 +347,7 @@ mod tests {
             Err(ConfigError::Value { key: "listen.admin", .. })
         ));
         assert!(matches!(
-            edited("heartbeat_ms = 100", "heartbeat_ms = 300"),
+            edited("heartbeat_ms = 80", "heartbeat_ms = 300"),
             Err(ConfigError::Value { key: "raft.heartbeat_ms", .. })
         ));
         assert!(matches!(edited("0.0.0.0:7101", "here"), Err(ConfigError::Form(_))));

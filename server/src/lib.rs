@@ -15,12 +15,14 @@ mod ground;
 mod leases;
 mod listen;
 mod member;
+mod open;
 pub mod peer;
 mod planner;
 mod publish;
 pub mod raft;
 mod read;
 mod sessions;
+mod tasks;
 mod watches;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,6 +1,5 @@
 //! A member's life: opens what it keeps, starts its threads, recovers, serves, stops.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +9,10 @@ use std::time::Duration;
 use conclave_core::apply::Position;
 use conclave_core::plan::Install;
 use conclave_core::{Fault, query};
-use conclave_link::{Credentials, Dialer, Listener, Plane, Principal};
-use conclave_log::RealDisk;
+use conclave_link::{Dialer, Listener, Plane};
 use conclave_plugin_host::{Budgets, Host};
 use conclave_protocol::{Endpoint, MemberId};
-use conclave_store::{DirLock, Store, Writer};
+use conclave_store::{Store, Writer};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -24,85 +22,18 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::forward::{self, Forwarder};
 use crate::ground::Real;
-use crate::peer::{self, PeerRequest, Peers, wire};
+use crate::peer::{self, Peers, wire};
 use crate::publish::Publisher;
-use crate::raft::{Leadership, Node, Replica, Running, StartOptions, Timing};
+use crate::raft::{Leadership, Replica, StartOptions, Timing};
 use crate::watches::ConnectionId;
-use crate::{admin, listen, monotonic, planner, sessions, wall_ms};
+use crate::{monotonic, open, planner, sessions, tasks, wall_ms};
 
-/// How often the tables are synced: the log makes writes durable, this only keeps what a machine's crash costs small.
-const SYNC_EVERY: Duration = Duration::from_secs(5);
-/// How long another member has to tell its wall clock.
-const CLOCK_WITHIN: Duration = Duration::from_millis(500);
-/// How long to wait before something is tried again that an election decides.
-const AGAIN: Duration = Duration::from_millis(20);
+pub use crate::open::StartError;
+
 /// Threads for clients. Raft, the log, apply and the planner have threads of their own.
 const CLIENT_THREADS: usize = 2;
 /// Plugins of every new cluster.
 const BUILT_IN: [(&str, &[u8]); 1] = [("counter", include_bytes!("../../plugins/prebuilt/counter.wasm"))];
-
-/// Why a member can't start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The data directory.
-    #[error("data directory {}: {source}", dir.display())]
-    Data {
-        /// Which.
-        dir: std::path::PathBuf,
-        /// Why.
-        source: conclave_store::Error,
-    },
-    /// The log in it.
-    #[error("log in {}: {source}", dir.display())]
-    Log {
-        /// In which data directory.
-        dir: std::path::PathBuf,
-        /// Why.
-        source: conclave_log::Error,
-    },
-    /// Log and tables do not belong together.
-    #[error("data directory {}: {why}", dir.display())]
-    Torn {
-        /// Which.
-        dir: std::path::PathBuf,
-        /// In what way.
-        why: String,
-    },
-    /// Certificates or ports.
-    #[error(transparent)]
-    Link(#[from] conclave_link::Error),
-    /// The certificate is another's.
-    #[error("the certificate in {} is for {found}, this is member {expected}", tls.display())]
-    OtherMember {
-        /// The directory.
-        tls: std::path::PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Whose it should be.
-        expected: u64,
-    },
-    /// The admin port.
-    #[error("admin port {address}: {source}")]
-    Admin {
-        /// Which.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// Raft.
-    #[error(transparent)]
-    Raft(#[from] crate::raft::Error),
-    /// The plugin host.
-    #[error("plugins: {0}")]
-    Plugins(#[from] conclave_plugin_host::Error),
-    /// A fault of what is kept.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    /// The system refused a thread or a runtime.
-    #[error("the system refused a thread: {0}")]
-    Threads(#[from] io::Error),
-}
 
 /// How a member ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +60,7 @@ pub(crate) struct Shared {
     pub(crate) resets: Arc<AtomicU64>,
     pub(crate) expired: Arc<AtomicU64>,
     forwarder: mpsc::UnboundedSender<forward::Command>,
-    ready: AtomicBool,
+    pub(crate) ready: AtomicBool,
     connections: AtomicU64,
     stopped: watch::Sender<Option<Stopped>>,
 }
@@ -204,15 +135,6 @@ impl std::fmt::Debug for Member {
     }
 }
 
-/// What is opened before anything runs.
-struct Kept {
-    log: conclave_log::Handle,
-    log_thread: JoinHandle<()>,
-    store: Store,
-    writer: Writer,
-    stopped: watch::Sender<Option<Stopped>>,
-}
-
 impl Member {
     /// Starts a member. It blocks while the log is read, and returns before the member is ready: a quorum has to be
     /// there for that.
@@ -220,8 +142,8 @@ impl Member {
     /// # Errors
     /// [`StartError`]: nothing runs then.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let credentials = credentials(config)?;
-        let kept = open(config)?;
+        let credentials = open::credentials(config)?;
+        let kept = open::open(config)?;
         let raft_runtime = runtime("raft", 1)?;
         let client_runtime = runtime("client", CLIENT_THREADS)?;
         let host = Host::new(Budgets::default())?;
@@ -234,7 +156,7 @@ impl Member {
             let peer_listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning())?;
             (listener, peer_listener, Dialer::with(&credentials, Plane::Peer, peer::tuning())?)
         };
-        let admin = config.listen.admin.map(|address| bind_admin(address)).transpose()?;
+        let admin = config.listen.admin.map(open::bind_admin).transpose()?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
 
         let state = query::state(&kept.store.snapshot()?)?;
@@ -285,7 +207,7 @@ impl Member {
         let shared = Arc::new(Shared {
             id: MemberId(config.member),
             cluster: config.cluster.clone(),
-            endpoints: endpoints(config),
+            endpoints: open::endpoints(config),
             store: kept.store,
             log: kept.log,
             publisher,
@@ -333,15 +255,17 @@ impl Member {
             planner.clone(),
             Arc::clone(&shared.expired),
         ));
-        client_runtime.spawn(serve_forwards(forward_in, planner.clone(), leases.clone()));
-        client_runtime.spawn(serve_peers(Arc::clone(&shared), services_in));
-        client_runtime.spawn(lead(Arc::clone(&shared), planner.clone(), leases));
-        client_runtime.spawn(sync(Arc::clone(&shared)));
-        client_runtime.spawn(watch_raft(Arc::clone(&shared), replica.running()));
+        client_runtime.spawn(tasks::serve_forwards(forward_in, planner.clone(), leases.clone()));
+        client_runtime.spawn(tasks::serve_peers(Arc::clone(&shared), services_in));
+        client_runtime.spawn(tasks::lead(Arc::clone(&shared), planner.clone(), leases));
+        client_runtime.spawn(tasks::sync(Arc::clone(&shared)));
+        client_runtime.spawn(tasks::watch_raft(Arc::clone(&shared), replica.running()));
         if let Some(admin) = admin {
-            client_runtime.spawn(admin_port(Arc::clone(&shared), admin));
+            client_runtime.spawn(tasks::admin_port(Arc::clone(&shared), admin));
         }
-        client_runtime.spawn(begin(Arc::clone(&shared), Arc::clone(&listener), initial(config)));
+        let (tls, door) = (config.tls.clone(), Arc::clone(&listener));
+        client_runtime.spawn(tasks::reload(Arc::clone(&shared), door, tls));
+        client_runtime.spawn(tasks::begin(Arc::clone(&shared), Arc::clone(&listener), open::initial(config)));
         Ok(Self { shared, listener, admin: admin_address, planner, threads, applier, raft_runtime, client_runtime })
     }
 
@@ -433,79 +357,8 @@ impl Member {
     }
 }
 
-fn credentials(config: &Config) -> Result<Credentials, StartError> {
-    let credentials = Credentials::load_dir(&config.tls)?;
-    match credentials.principal() {
-        Principal::Member { id, .. } if *id == config.member => Ok(credentials),
-        other => {
-            Err(StartError::OtherMember { tls: config.tls.clone(), found: other.to_string(), expected: config.member })
-        }
-    }
-}
-
-/// Opens log and tables, and checks that they belong together.
-fn open(config: &Config) -> Result<Kept, StartError> {
-    let dir = &config.data;
-    let data = |source| StartError::Data { dir: dir.clone(), source };
-    let log = |source| StartError::Log { dir: dir.clone(), source };
-    let lock = DirLock::acquire(dir).map_err(data)?;
-    let opened = Store::open(&lock, &config.cluster, &conclave_store::Options::default()).map_err(data)?;
-    if let Some(why) = &opened.discarded {
-        tracing::warn!(?why, "the tables can't be believed: they are built again from the log");
-    }
-    let disk = RealDisk::open(dir.join("log"))?;
-    let options = conclave_log::Options::default();
-    let (open_log, votes, recovered) = conclave_log::open(Arc::new(disk), options.clone()).map_err(log)?;
-    if let Some(torn) = &recovered.torn {
-        tracing::info!(?torn, "a write that nobody was told of was cut short by a crash, and is cleared away");
-    }
-    let last = recovered.last.map_or(0, |position| position.index);
-    if let Some(applied) = opened.writer.local().applied
-        && applied.index > last
-    {
-        let why =
-            format!("the tables hold entry {}, the log ends at {last}: a part of the log was lost", applied.index);
-        return Err(StartError::Torn { dir: dir.clone(), why });
-    }
-    let stopped = watch::Sender::new(None);
-    let fatal = stopped.clone();
-    let failed = Box::new(move |error: &conclave_log::Error| {
-        tracing::error!(%error, "the log can't be written");
-        fatal.send_replace(Some(Stopped::Fault(format!("the log can't be written: {error}"))));
-    });
-    let (handle, log_thread) = conclave_log::Writer::spawn(open_log, votes, &recovered, &options, failed)?;
-    Ok(Kept { log: handle, log_thread, store: opened.store, writer: opened.writer, stopped })
-}
-
 fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name(name).build()
-}
-
-fn bind_admin(address: std::net::SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    bind().map_err(|source| StartError::Admin { address, source })
-}
-
-fn endpoints(config: &Config) -> Vec<Endpoint> {
-    let endpoint = |member: &crate::config::MemberAddress| Endpoint {
-        member: MemberId(member.id),
-        address: member.client.clone(),
-    };
-    let mut endpoints: Vec<Endpoint> = config.members.iter().map(endpoint).collect();
-    endpoints.sort_by_key(|endpoint| endpoint.member);
-    endpoints
-}
-
-/// The members that a new cluster begins with, when this member is to make one.
-fn initial(config: &Config) -> Option<BTreeMap<u64, Node>> {
-    let node = |member: &crate::config::MemberAddress| {
-        (member.id, Node { peer: member.peer.clone(), client: member.client.clone() })
-    };
-    config.initialize.then(|| config.members.iter().map(node).collect())
 }
 
 /// The plugins that come with this version.
@@ -527,134 +380,4 @@ fn compile_ahead(host: Host, plugins: Vec<Install>) -> io::Result<JoinHandle<()>
             }
         }
     })
-}
-
-async fn serve_forwards(
-    mut streams: mpsc::Receiver<peer::Stream>,
-    planner: planner::Handle,
-    leases: mpsc::UnboundedSender<sessions::Command>,
-) {
-    while let Some(stream) = streams.recv().await {
-        tokio::spawn(forward::serve(stream.reader, stream.writer, planner.clone(), leases.clone()));
-    }
-}
-
-async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>) {
-    while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
-        let response = match request {
-            wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
-            wire::Request::Status => match shared.status() {
-                Ok(status) => wire::Response::Status(status),
-                Err(fault) => {
-                    shared.fault(fault);
-                    continue;
-                }
-            },
-            // Quarantine by comparing digests comes with checkpoints; until then a mismatch stops the member.
-            _ => continue,
-        };
-        drop(reply.send(response));
-    }
-}
-
-/// Tells the planner when this member leads: once the clock runs.
-async fn lead(shared: Arc<Shared>, planner: planner::Handle, leases: mpsc::UnboundedSender<sessions::Command>) {
-    let mut leadership = shared.leadership.clone();
-    loop {
-        let now = *leadership.borrow_and_update();
-        if now.is_leader {
-            if start_clock(&shared).await {
-                planner.send(planner::Command::Leadership(Some(now.term)));
-            } else {
-                tokio::time::sleep(AGAIN).await;
-                if !leadership.has_changed().unwrap_or(true) {
-                    leadership.mark_changed();
-                }
-            }
-        } else {
-            planner.send(planner::Command::Leadership(None));
-            drop(leases.send(sessions::Command::Stop));
-        }
-        if leadership.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Asks a majority of voters for their wall clocks, when this member has no cluster time of its own.
-async fn start_clock(shared: &Shared) -> bool {
-    let is_running = || shared.clock.lock().unwrap_or_else(PoisonError::into_inner).is_running();
-    if is_running() {
-        return true;
-    }
-    let voters: std::collections::BTreeSet<u64> = shared.replica.membership().voters.into_iter().flatten().collect();
-    let mut walls = Vec::new();
-    for voter in &voters {
-        if *voter == shared.id.0 {
-            walls.push(wall_ms());
-        } else if let Ok(wire::Response::Clock { wall_ms }) =
-            shared.peers.ask(*voter, wire::Request::Clock, CLOCK_WITHIN).await
-        {
-            walls.push(wall_ms);
-        }
-    }
-    if walls.len() * 2 <= voters.len() {
-        return false;
-    }
-    shared.clock.lock().unwrap_or_else(PoisonError::into_inner).start(&walls, monotonic());
-    true
-}
-
-async fn sync(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(SYNC_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let store = shared.store.clone();
-        match tokio::task::spawn_blocking(move || store.sync()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => return shared.fault(fault),
-            Err(_) => return,
-        }
-    }
-}
-
-/// A Raft instance that ends by itself ends the member.
-async fn watch_raft(shared: Arc<Shared>, mut running: watch::Receiver<Running>) {
-    if let Ok(running) = running.wait_for(|running| *running != Running::Yes).await
-        && let Running::Failed(why) = &*running
-    {
-        shared.fault(why);
-    }
-}
-
-async fn admin_port(shared: Arc<Shared>, listener: std::net::TcpListener) {
-    match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => admin::run(shared, listener).await,
-        Err(error) => tracing::error!(%error, "the admin port can't be served"),
-    }
-}
-
-/// Makes the cluster, if this member is to; recovers; then lets clients in.
-async fn begin(shared: Arc<Shared>, listener: Arc<Listener>, initial: Option<BTreeMap<u64, Node>>) {
-    if let Some(members) = initial {
-        match shared.replica.is_pristine().await {
-            Ok(true) => {
-                if let Err(error) = shared.replica.initialize(members).await {
-                    return shared.fault(error);
-                }
-                tracing::info!("a new cluster is made");
-            }
-            Ok(false) => {}
-            Err(error) => return shared.fault(error),
-        }
-    }
-    tokio::spawn(listen::run(Arc::clone(&shared), listener));
-    while !crate::read::catch_up(&shared).await || shared.publisher.published().0 == 0 {
-        tokio::time::sleep(AGAIN).await;
-    }
-    if !shared.is_faulty() {
-        shared.ready.store(true, Ordering::Release);
-        tracing::info!(zxid = %shared.publisher.published(), "ready");
-    }
 }
