@@ -17,6 +17,7 @@ const NOT_READY: u32 = 3;
 impl Machine {
     /// A frame has come.
     pub(crate) fn handle_message(&mut self, now: Moment, message: ServerMessage) {
+        self.expire_lease(now);
         match message {
             ServerMessage::Reply { id, zxid, outcome } => match codec::decode::<Stored>(&outcome) {
                 Ok(outcome) => self.replied(id, zxid, outcome.map(Body::Value)),

@@ -134,11 +134,17 @@ impl Machine {
         }
     }
 
-    pub(super) fn check_lease(&mut self, now: Moment) {
-        let Presence::Open(lease) = &self.presence else { return };
-        if lease.ends() <= now {
+    /// A lease that has ended is lost, whatever arrives now: an acknowledgement that comes late revives nothing.
+    pub(super) fn expire_lease(&mut self, now: Moment) {
+        if matches!(&self.presence, Presence::Open(lease) if lease.ends() <= now) {
             self.lose();
-        } else if self.connected.is_some() && lease.stuck().is_some_and(|at| at <= now) {
+        }
+    }
+
+    pub(super) fn check_lease(&mut self, now: Moment) {
+        self.expire_lease(now);
+        let Presence::Open(lease) = &self.presence else { return };
+        if self.connected.is_some() && lease.stuck().is_some_and(|at| at <= now) {
             self.leave("a heartbeat was not acknowledged");
         }
     }

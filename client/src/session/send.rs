@@ -38,6 +38,7 @@ impl Machine {
         if welcome.version != PROTOCOL_VERSION {
             return Err(format!("it speaks version {} of the protocol, we speak {PROTOCOL_VERSION}", welcome.version));
         }
+        self.expire_lease(now);
         if let Presence::Open(lease) = &mut self.presence {
             if welcome.attached.is_none() {
                 return Err("it did not take the session over".to_owned());

@@ -339,6 +339,19 @@ fn a_session_without_acknowledgements_is_suspended_then_lost_and_its_member_is_l
 }
 
 #[test]
+fn an_acknowledgement_or_a_welcome_after_the_leases_end_revives_nothing() {
+    let mut machine = open();
+    let heartbeat = sent(&mut machine, at(3_334)).pop().unwrap();
+    machine.handle_message(at(8_750), alive(id(&heartbeat)));
+    assert_eq!(machine.state(at(8_750)), State::Lost);
+
+    let mut machine = open();
+    machine.handle_disconnect();
+    machine.handle_welcome(at(8_750), &welcome(true)).unwrap();
+    assert_eq!(machine.state(at(8_751)), State::Lost);
+}
+
+#[test]
 fn losing_the_session_ends_its_requests_and_nothing_else() {
     let mut machine = open();
     let on_its_way = machine.handle_request(at(10), write(1), WITHIN);

@@ -157,7 +157,12 @@ impl Lane {
 /// One call of `stream_append`.
 struct Session<'s, S> {
     network: &'s mut Network,
+    option: RPCOption,
     input: Option<S>,
+    /// The first request, until the lane for it is open.
+    first: Option<AppendEntriesRequest<Types>>,
+    /// The lane is open.
+    begun: bool,
     /// Wakes it to look for an append that waits too long; re-armed only when it fires, as answers are many.
     alarm: Pin<Box<Sleep>>,
 }
@@ -204,8 +209,29 @@ where
         }
     }
 
+    /// Opens the lane, once there is a request for it: openraft sleeps its backoff before it gives one, so a member that
+    /// can't be reached is dialled at that pace and no faster. False when there is no request.
+    async fn begin(&mut self) -> Result<bool, RPCError<Types>> {
+        if self.first.is_none() {
+            self.first = next(&mut self.input).await;
+        }
+        let Some(first) = &self.first else { return Ok(false) };
+        let pushed = self.network.lane(&self.option).await?.push(first);
+        pushed.map_err(|error| self.network.failed(RPCTypes::AppendEntries, &error))?;
+        self.first = None;
+        self.begun = true;
+        Ok(true)
+    }
+
     /// The next item of the output, and whether it is the last.
     async fn next(&mut self) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, bool)> {
+        if !self.begun {
+            match self.begin().await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some((Err(error), true)),
+            }
+        }
         match self.step().await {
             Ok(Step::End) => None,
             // What is behind a conflict in the pipeline conflicts as well: the caller begins again from elsewhere.
@@ -250,9 +276,8 @@ impl RaftNetworkV2<Types> for Network {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            self.lane(&option).await?;
             let alarm = Box::pin(sleep_until(Instant::now() + self.stall));
-            let session = Session { network: self, input: Some(input), alarm };
+            let session = Session { network: self, option, input: Some(input), first: None, begun: false, alarm };
             let answers = futures::stream::unfold(Some(session), |session| async move {
                 let mut session = session?;
                 let (item, last) = session.next().await?;
