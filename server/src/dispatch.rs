@@ -6,14 +6,14 @@ use std::time::Duration;
 use conclave_core::entry::Origin;
 use conclave_core::plan::{Asked, Request, Work};
 use conclave_protocol::{
-    Answer, ClientMessage, Consistency, Op, PushBack, Query, Refusal, RequestId, ServerMessage, WatchId, limits,
+    Answer, ClientMessage, Consistency, Op, PushBack, Query, Refusal, RequestId, ServerMessage, WatchId, Zxid, limits,
 };
 use tokio::sync::watch;
 
 use crate::forward;
 use crate::member::Shared;
 use crate::planner::Envelope;
-use crate::publish::{Out, Outbox};
+use crate::publish::{Out, Outbox, Publisher};
 use crate::read;
 use crate::watches::ConnectionId;
 
@@ -79,7 +79,7 @@ impl Dispatch {
                     tokio::spawn(async move { outbox.send(Out::Now(read::status(&shared, id).await)) });
                 } else {
                     let (message, zxid) = read::answer(&shared, &outbox.principal, id, &query);
-                    self.when_published(zxid, Out::Now(message));
+                    when_published(&self.shared.publisher, &self.outbox, zxid, Out::Now(message));
                 }
                 Ok(())
             }
@@ -161,7 +161,7 @@ impl Dispatch {
             && !matches!(query, Query::Status);
         if is_immediate {
             let (message, zxid) = read::answer(&self.shared, &self.outbox.principal, id, &query);
-            self.when_published(zxid, Out::Fill(id, message));
+            when_published(&self.shared.publisher, &self.outbox, zxid, Out::Fill(id, message));
             return;
         }
         let (shared, outbox) = (Arc::clone(&self.shared), self.outbox.clone());
@@ -194,22 +194,72 @@ impl Dispatch {
             outbox.send(Out::Fill(id, message));
         });
     }
+}
 
-    /// Sends a read's answer once the events of the state that it was read from are queued.
-    fn when_published(&self, zxid: conclave_protocol::Zxid, out: Out) {
-        if self.shared.publisher.published() >= zxid {
-            self.outbox.send(out);
-            return;
-        }
-        let (shared, outbox) = (Arc::clone(&self.shared), self.outbox.clone());
-        tokio::spawn(async move {
-            if shared.publisher.reached(zxid).await {
-                outbox.send(out);
-            }
-        });
+/// Sends a read's answer once the events of the state that it was read from are queued.
+fn when_published(publisher: &Arc<Publisher>, outbox: &Outbox, zxid: Zxid, out: Out) {
+    if publisher.published() >= zxid {
+        outbox.send(out);
+        return;
     }
+    let (publisher, outbox) = (Arc::clone(publisher), outbox.clone());
+    tokio::spawn(async move {
+        if publisher.reached(zxid).await {
+            outbox.send(out);
+        }
+    });
 }
 
 fn bad(why: &str) -> Refusal {
     Refusal::BadRequest { why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+    use conclave_core::digest::Chain;
+    use conclave_core::entry::{Entry, Transaction};
+    use conclave_protocol::{Change, ChangeKind, Path, Scope};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_read_before_its_zxid_is_published_waits_for_the_events() {
+        let publisher = Arc::new(Publisher::new(Zxid(4)));
+        let (out, mut here) = mpsc::unbounded_channel();
+        let outbox = Outbox {
+            out,
+            queued: Arc::new(AtomicUsize::new(0)),
+            owed: Arc::new(AtomicBool::new(false)),
+            session: Arc::new(AtomicU64::new(0)),
+            principal: "spiffe://test/client/alice".into(),
+        };
+        publisher.connect(ConnectionId(1), outbox.clone());
+        let root = Path::parse("/").unwrap();
+        let watch =
+            publisher.watch::<()>(ConnectionId(1), WatchId(1), (&root, Scope::Subtree, false), |z, _| Ok(Some(z)));
+        assert_eq!(watch, Ok(Some(Zxid(4))));
+        let answer = |id| ServerMessage::Answer { id, zxid: Zxid(5), answer: Ok(Answer::Alive) };
+        // The tables hold zxid 5 a moment before it is published.
+        when_published(&publisher, &outbox, Zxid(5), Out::Fill(1, answer(1)));
+        when_published(&publisher, &outbox, Zxid(4), Out::Fill(2, answer(2)));
+        let change = Change { kind: ChangeKind::Data, path: root, version: 1 };
+        let transaction = Transaction { origin: Origin::Leader, changes: vec![change], outcome: bytes::Bytes::new() };
+        publisher.publish(&[Entry {
+            term: 1,
+            prev: Chain(0),
+            base: Zxid(4),
+            time_ms: 0,
+            transactions: vec![transaction],
+            rows: Vec::new(),
+            digest: 0,
+        }]);
+        assert!(matches!(here.recv().await, Some(Out::Fill(2, _))), "an answer came before the event of its zxid");
+        assert!(matches!(here.recv().await, Some(Out::Event(_))));
+        assert!(matches!(here.recv().await, Some(Out::Fill(1, _))));
+    }
 }
