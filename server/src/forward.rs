@@ -90,9 +90,19 @@ pub(crate) struct Forwarder {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
 }
 
+/// A heartbeat that is not answered.
+struct Beat {
+    outbox: Outbox,
+    id: RequestId,
+    /// The first batch that it was in: a confirmation of that one, or of any later, is one of this heartbeat.
+    round: u64,
+}
+
 /// The forwarder's own state.
 struct State {
     route: Route,
+    /// Counts routes: the end of an earlier one is no news.
+    routes: u64,
     /// Of this (term, leader) the route is.
     target: Option<(u64, u64)>,
     /// What the leader says. A route has its own: what an earlier leader said and was not heard is void, since the
@@ -100,22 +110,22 @@ struct State {
     told: planner::Source,
     told_here: mpsc::UnboundedReceiver<Vec<(u64, Told)>>,
     renewed: mpsc::UnboundedSender<(u64, Vec<SessionId>)>,
-    broken: mpsc::UnboundedSender<()>,
+    broken: mpsc::UnboundedSender<u64>,
     retry: BTreeSet<u64>,
     /// Heartbeats that have not been sent.
     beats: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
-    /// Heartbeats of the batch that is under way.
-    under_way: HashMap<SessionId, Vec<(Outbox, RequestId)>>,
-    /// Since when.
-    under_way_since: Duration,
+    /// Heartbeats that were sent.
+    under_way: HashMap<SessionId, Vec<Beat>>,
+    /// When the last batch of them was.
+    sent_at: Duration,
     round: u64,
 }
 
 impl State {
-    /// Heartbeats of a batch that nobody answers wait for the next one.
-    fn take_beats_back(&mut self) {
-        for (session, beats) in std::mem::take(&mut self.under_way) {
-            self.beats.entry(session).or_default().splice(0..0, beats);
+    /// Leaves the route that there is.
+    fn close(&mut self) {
+        if let Route::Remote { reading, .. } = std::mem::replace(&mut self.route, Route::None) {
+            reading.abort();
         }
     }
 }
@@ -128,6 +138,7 @@ impl Forwarder {
         let (broken, mut broken_here) = mpsc::unbounded_channel();
         let mut state = State {
             route: Route::None,
+            routes: 0,
             target: None,
             told,
             told_here,
@@ -136,7 +147,7 @@ impl Forwarder {
             retry: BTreeSet::new(),
             beats: HashMap::new(),
             under_way: HashMap::new(),
-            under_way_since: Duration::ZERO,
+            sent_at: Duration::ZERO,
             round: 0,
         };
         let mut timer = tokio::time::interval(RETRY);
@@ -154,14 +165,14 @@ impl Forwarder {
                     }
                     self.reroute(&mut state).await;
                 }
-                Some(()) = broken_here.recv() => {
-                    state.route = Route::None;
-                    self.reroute(&mut state).await;
-                }
+                // The timer opens the next one: a leader that closes each stream at once is not to be hammered.
+                Some(route) = broken_here.recv() => if route == state.routes {
+                    state.close();
+                },
                 Some(batch) = state.told_here.recv() => self.told(&mut state, batch),
                 Some((round, sessions)) = renewed_here.recv() => {
-                    if round == state.round {
-                        self.renewed(&mut state, &sessions);
+                    self.renewed(&mut state, round, &sessions);
+                    if state.under_way.is_empty() {
                         self.send_beats(&mut state).await;
                     }
                 }
@@ -188,10 +199,7 @@ impl Forwarder {
                         self.reroute(&mut state).await;
                     }
                     self.retry(&mut state).await;
-                    if !state.under_way.is_empty()
-                        && monotonic().saturating_sub(state.under_way_since) >= BEATS_AGAIN
-                    {
-                        state.take_beats_back();
+                    if !state.under_way.is_empty() && monotonic().saturating_sub(state.sent_at) >= BEATS_AGAIN {
                         self.send_beats(&mut state).await;
                     }
                 }
@@ -207,9 +215,8 @@ impl Forwarder {
             return;
         }
         state.target = target;
-        if let Route::Remote { reading, .. } = std::mem::replace(&mut state.route, Route::None) {
-            reading.abort();
-        }
+        state.close();
+        state.routes += 1;
         (state.told, state.told_here) = mpsc::unbounded_channel();
         let Some((_, leader)) = target else { return };
         if leader == self.id {
@@ -217,7 +224,8 @@ impl Forwarder {
         } else {
             match self.peers.open_forward(leader).await {
                 Ok((writer, reader)) => {
-                    let reading = read_down(reader, state.told.clone(), state.renewed.clone(), state.broken.clone());
+                    let broken = (state.routes, state.broken.clone());
+                    let reading = read_down(reader, state.told.clone(), state.renewed.clone(), broken);
                     state.route = Route::Remote { writer: Box::new(writer), reading: tokio::spawn(reading) };
                 }
                 // The timer tries again, for as long as that member is said to lead.
@@ -231,7 +239,6 @@ impl Forwarder {
         let waiting = self.publisher.all_waiting();
         let envelopes = waiting.into_iter().map(|(token, request)| Envelope { token, request }).collect();
         self.send(state, envelopes).await;
-        state.take_beats_back();
         self.send_beats(state).await;
     }
 
@@ -263,20 +270,24 @@ impl Forwarder {
                     Err(error) => Err(error),
                 };
                 if flushed.is_err() {
-                    let _ = state.broken.send(());
+                    let _ = state.broken.send(state.routes);
                 }
             }
         }
     }
 
+    /// Sends the heartbeats that came, and those that nobody has answered, as one batch.
     async fn send_beats(&self, state: &mut State) {
-        if state.beats.is_empty() || matches!(state.route, Route::None) {
+        if state.beats.is_empty() && state.under_way.is_empty() || matches!(state.route, Route::None) {
             return;
         }
         state.round += 1;
         let round = state.round;
-        state.under_way = std::mem::take(&mut state.beats);
-        state.under_way_since = monotonic();
+        for (session, beats) in std::mem::take(&mut state.beats) {
+            let beats = beats.into_iter().map(|(outbox, id)| Beat { outbox, id, round });
+            state.under_way.entry(session).or_default().extend(beats);
+        }
+        state.sent_at = monotonic();
         let sessions: Vec<SessionId> = state.under_way.keys().copied().collect();
         match &mut state.route {
             Route::None => {}
@@ -291,26 +302,29 @@ impl Forwarder {
                     Err(error) => Err(error),
                 };
                 if sent.is_err() {
-                    let _ = state.broken.send(());
+                    let _ = state.broken.send(state.routes);
                 }
             }
         }
     }
 
-    fn renewed(&self, state: &mut State, sessions: &[SessionId]) {
+    /// Answers the heartbeats of a batch, or of an earlier one, that was renewed. A confirmation may take longer than
+    /// the patience here, and comes when the batch was sent again: it holds for what was in it.
+    fn renewed(&self, state: &mut State, round: u64, sessions: &[SessionId]) {
         let renewed: BTreeSet<SessionId> = sessions.iter().copied().collect();
         let zxid = self.publisher.published();
-        for (session, beats) in std::mem::take(&mut state.under_way) {
-            if renewed.contains(&session) {
-                for (outbox, id) in beats {
+        for (session, beats) in &mut state.under_way {
+            for Beat { outbox, id, .. } in beats.extract_if(.., |beat| beat.round <= round) {
+                if renewed.contains(session) {
                     let answer = Ok(conclave_protocol::Answer::Alive);
                     outbox.send(Out::Now(ServerMessage::Answer { id, zxid, answer }));
+                } else {
+                    // Not renewed: over, or about to be. The publisher tells the connection when it is.
+                    tracing::debug!(%session, "the leader did not renew the session");
                 }
-            } else {
-                // Not renewed: over, or about to be. The publisher tells the connection when it is.
-                tracing::debug!(%session, "the leader did not renew the session");
             }
         }
+        state.under_way.retain(|_, beats| !beats.is_empty());
     }
 
     fn told(&self, state: &mut State, batch: Vec<(u64, Told)>) {
@@ -377,7 +391,7 @@ async fn read_down(
     mut reader: FrameReader<RecvStream>,
     told: mpsc::UnboundedSender<Vec<(u64, Told)>>,
     renewed: mpsc::UnboundedSender<(u64, Vec<SessionId>)>,
-    broken: mpsc::UnboundedSender<()>,
+    (route, broken): (u64, mpsc::UnboundedSender<u64>),
 ) {
     while let Ok(Some(frame)) = reader.next(limits::PEER_FRAME_BYTES).await {
         match postcard::from_bytes(&frame) {
@@ -389,7 +403,7 @@ async fn read_down(
             }
         }
     }
-    let _ = broken.send(());
+    let _ = broken.send(route);
 }
 
 /// The leader's end of a forward stream: serves one member until its stream ends.

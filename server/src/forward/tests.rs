@@ -16,7 +16,7 @@ use conclave_store::{Boot, DirLock, Options, Writer};
 
 use super::*;
 use crate::peer;
-use crate::raft::Role;
+use crate::raft::{Node, Role};
 use crate::watches::ConnectionId;
 
 const CLUSTER: &str = "test";
@@ -32,28 +32,47 @@ struct Bench {
     planner: std::sync::mpsc::Receiver<planner::Command>,
     leases: mpsc::UnboundedReceiver<sessions::Command>,
     leadership: watch::Sender<Leadership>,
+    /// The way to other members, and member 2's end of it.
+    peers: Peers,
+    other: (Peers, peer::Inlets),
     commands: mpsc::UnboundedSender<Command>,
     outbox: Outbox,
     out: mpsc::UnboundedReceiver<Out>,
     _dir: tempfile::TempDir,
 }
 
-fn credentials(dir: &std::path::Path) -> Credentials {
+fn credentials(dir: &std::path::Path) -> [Credentials; 2] {
     let domain = TrustDomain::new("test").unwrap();
     let peer = Authority::create(&dir.join("ca"), Plane::Peer, &domain).unwrap();
     let client = Authority::create(&dir.join("ca"), Plane::Client, &domain).unwrap();
-    let issued = peer.issue(&Spec::new(Principal::member(&domain, 1).unwrap(), 1)).unwrap();
-    write_credentials(&dir.join("tls"), &issued, &peer, &client).unwrap();
-    Credentials::load_dir(&dir.join("tls")).unwrap()
+    [1, 2].map(|id| {
+        let issued = peer.issue(&Spec::new(Principal::member(&domain, id).unwrap(), 1)).unwrap();
+        let dir = dir.join(id.to_string());
+        write_credentials(&dir, &issued, &peer, &client).unwrap();
+        Credentials::load_dir(&dir).unwrap()
+    })
+}
+
+/// The peer planes of members 1 and 2, which know each other.
+fn planes(dir: &std::path::Path) -> [(Peers, peer::Inlets); 2] {
+    let mut nodes = std::collections::BTreeMap::new();
+    let mut id = 0;
+    let planes = credentials(dir).map(|credentials| {
+        id += 1;
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::bind_with(free, Plane::Peer, &credentials, peer::tuning()).unwrap();
+        let peer = listener.local_address().unwrap().to_string();
+        nodes.insert(id, Node { peer, client: String::new() });
+        let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).unwrap();
+        Peers::start(id, CLUSTER, listener, dialer)
+    });
+    planes.iter().for_each(|(peers, _)| peers.set_members(nodes.clone()));
+    planes
 }
 
 fn start() -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let credentials = credentials(dir.path());
-    let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::bind_with(free, Plane::Peer, &credentials, peer::tuning()).unwrap();
-    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).unwrap();
-    let (peers, _) = Peers::start(1, CLUSTER, listener, dialer);
+    let [(peers, _), other] = planes(dir.path());
     let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
     let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &options).unwrap();
     let publisher = Arc::new(Publisher::new(Zxid(0)));
@@ -75,7 +94,7 @@ fn start() -> Bench {
         store: opened.store,
         planner,
         leases,
-        peers,
+        peers: peers.clone(),
         leadership: leadership_here,
         id: 1,
         commands: commands_here,
@@ -89,6 +108,8 @@ fn start() -> Bench {
         planner: planner_here,
         leases: leases_here,
         leadership,
+        peers,
+        other,
         commands,
         outbox,
         out: here,
@@ -251,4 +272,59 @@ async fn heartbeats_that_nobody_confirms_are_sent_again() {
         let Out::Now(ServerMessage::Answer { id, answer: Ok(Answer::Alive), .. }) = told else { panic!("{told:?}") };
         assert_eq!(id, expected);
     }
+}
+
+#[tokio::test]
+async fn a_confirmation_that_comes_after_its_batch_was_sent_again_holds_for_what_was_in_it() {
+    let mut bench = start();
+    bench.lead(2).await;
+    let session = SessionId(7);
+    drop(bench.commands.send(Command::Heartbeat(session, bench.outbox.clone(), 1)));
+    let next = async |bench: &mut Bench| match tokio::time::timeout(SOON, bench.leases.recv()).await {
+        Ok(Some(sessions::Command::Renew { sessions, reply, .. })) => (sessions, reply),
+        _ => panic!("no heartbeat came"),
+    };
+    let (sessions, first) = next(&mut bench).await;
+    // Each confirmation takes longer than the forwarder's patience.
+    drop(bench.commands.send(Command::Heartbeat(session, bench.outbox.clone(), 2)));
+    let (_, second) = next(&mut bench).await;
+    first(sessions.clone());
+    let told = bench.told().await;
+    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 1, .. })), "{told:?}");
+    // The other heartbeat arrived after the first batch: only the second confirms it.
+    drop(next(&mut bench).await);
+    assert!(bench.out.try_recv().is_err());
+    second(sessions);
+    let told = bench.told().await;
+    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 2, .. })), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_route_that_breaks_is_opened_again_once() {
+    let mut bench = start();
+    let ready = tokio::time::Instant::now() + SOON;
+    while bench.peers.open_forward(2).await.is_err() {
+        assert!(tokio::time::Instant::now() < ready, "member 2 can't be reached");
+        tokio::task::yield_now().await;
+    }
+    bench.leadership.send_replace(Leadership { term: 2, leader: Some(2), is_leader: false, role: Role::Follower });
+    let next = async |bench: &mut Bench| tokio::time::timeout(SOON, bench.other.1.forward.recv()).await;
+    // The stream that was opened above ends by itself: it has no reader.
+    let mut first = next(&mut bench).await.unwrap().unwrap();
+    if let Ok(None) | Err(_) = first.reader.next(limits::PEER_FRAME_BYTES).await {
+        first = next(&mut bench).await.unwrap().unwrap();
+    }
+    // The leader's end goes; the forwarder finds that out twice, by reading and by writing.
+    let token = bench.ask(1, create(1, "/a"));
+    drop(first);
+    let mut second = next(&mut bench).await.unwrap().unwrap();
+    let frame = second.reader.next(limits::PEER_FRAME_BYTES).await.unwrap().unwrap();
+    let Ok(Up::Requests(envelopes)) = postcard::from_bytes(&frame) else { panic!("no requests") };
+    assert_eq!(envelopes[0].token, token, "what waits goes to the new route");
+    // It stays: a hundred requests more go through it, and no other is opened.
+    for number in 2..=100 {
+        bench.ask(u64::from(number), create(number, "/a"));
+        assert!(matches!(second.reader.next(limits::PEER_FRAME_BYTES).await, Ok(Some(_))), "the route was given up");
+    }
+    assert!(bench.other.1.forward.try_recv().is_err(), "a second route was opened");
 }
