@@ -290,3 +290,22 @@ async fn a_state_ahead_of_its_log_is_an_error_and_no_panic() {
     let error = Replica::start(options).await.unwrap_err();
     assert!(matches!(&error, Error::Storage(why) if why.contains("entry 5")), "{error}");
 }
+
+#[tokio::test]
+async fn a_member_that_cannot_be_reached_is_not_dialled_before_there_is_something_to_say() {
+    // openraft sleeps its backoff in the stream of requests: a network that fails without asking for one spins.
+    let pki = Pki::new();
+    let loopback = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+    let listener = Listener::bind_with(loopback, Plane::Peer, &pki.member(1), peer::tuning()).unwrap();
+    let dialer = Dialer::with(&pki.member(1), Plane::Peer, peer::tuning()).unwrap();
+    let (peers, _inlets) = Peers::start(1, CLUSTER, listener, dialer);
+    let closed = std::net::UdpSocket::bind(loopback).unwrap().local_addr().unwrap();
+    let node = super::Node { peer: closed.to_string(), client: String::new() };
+    let mut factory = super::network::Factory { peers, stall: SOON };
+    let mut network = openraft::RaftNetworkFactory::new_client(&mut factory, 2, &node).await;
+    let option = openraft::network::RPCOption::new(SOON);
+    let nothing_to_say = futures::stream::pending();
+    let answers = openraft::RaftNetworkV2::stream_append(&mut network, nothing_to_say, option).await;
+    let Ok(mut answers) = answers else { panic!("it failed before there was a request") };
+    assert!(futures::poll!(futures::StreamExt::next(&mut answers)).is_pending());
+}

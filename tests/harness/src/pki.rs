@@ -47,6 +47,20 @@ impl Pki {
         self.issue(&below(&self.dir, &["clients", name]), Principal::client(&self.domain, name)?)
     }
 
+    /// Revokes a client's certificate, and gives the new list to these members.
+    ///
+    /// # Errors
+    /// When files can't be read or written.
+    pub fn revoke_client(&self, name: &str, members: &[u64]) -> Result<(), Error> {
+        let file = self.client(name)?.join("tls.crt");
+        let summary = conclave_link::pki::summary(&file, &std::fs::read_to_string(&file)?)?;
+        self.client.revoke(&summary.serial)?;
+        for id in members {
+            conclave_link::pki::copy_lists(&self.member(*id)?, &self.peer, &self.client)?;
+        }
+        Ok(())
+    }
+
     fn issue(&self, dir: &Path, principal: Principal) -> Result<PathBuf, Error> {
         if !dir.join("tls.crt").exists() {
             let authority = if principal.member_id().is_some() { &self.peer } else { &self.client };
