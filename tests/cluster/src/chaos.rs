@@ -9,7 +9,7 @@ use std::time::Duration;
 use conclave_testing::Error;
 use rand::seq::IndexedRandom;
 use rustix::process::Signal;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::increments::Plan;
@@ -22,7 +22,7 @@ const MUTE: Duration = Duration::from_millis(1500);
 /// At times longer: than clients with a session wait.
 const LONG_MUTE: Duration = Duration::from_millis(4500);
 /// How often leaders are looked for.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What was done to a cluster.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,11 @@ pub(crate) async fn rounds(plan: Plan, cluster: &mut Processes, tally: &Tally) -
         if round % 4 == 3 {
             depose(cluster, &mut damage).await?;
         }
-        let muted = (round % 2 == 0).then(|| mute(cluster, round, &mut damage)).flatten();
+        let muted = (round % 2 == 0).then(|| mute(cluster, tally, round, &mut damage)).flatten();
+        if muted.is_some() {
+            let more = (tally.finished() + part / 8).min(released);
+            until("the increments of others go on", || tally.finished() >= more).await?;
+        }
         let leader = cluster.leader().await?;
         cluster.kill(leader)?;
         damage.kills += 1;
@@ -86,9 +90,9 @@ async fn depose(cluster: &mut Processes, damage: &mut Damage) -> Result<(), Erro
     Ok(())
 }
 
-/// Cuts off a member's replies; says which member, and until when.
-fn mute(cluster: &Processes, round: u64, damage: &mut Damage) -> Option<(u64, Instant)> {
-    let member = *cluster.ids().choose(&mut rand::rng())?;
+/// Cuts off the replies of a member that has clients without a session; says which member, and until when.
+fn mute(cluster: &Processes, tally: &Tally, round: u64, damage: &mut Damage) -> Option<(u64, Instant)> {
+    let member = *tally.peers().choose(&mut rand::rng())?;
     cluster.proxy(member)?.mute(true);
     damage.mutes += 1;
     Some((member, Instant::now() + if round % 8 == 4 { LONG_MUTE } else { MUTE }))
@@ -122,7 +126,8 @@ pub(crate) async fn settled(cluster: &Processes) -> Result<(), Error> {
 /// Sees who leads in which term.
 struct Leaders {
     seen: Arc<Mutex<BTreeMap<u64, u64>>>,
-    task: AbortHandle,
+    /// They end with this.
+    _tasks: JoinSet<()>,
 }
 
 impl Leaders {
@@ -130,31 +135,26 @@ impl Leaders {
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
         let members: Vec<(u64, SocketAddr)> =
             cluster.ids().into_iter().map(|id| Ok((id, cluster.admin(id)?))).collect::<Result<_, Error>>()?;
-        let into = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            loop {
-                let all = members.iter().map(|(id, admin)| async { (*id, Metrics::of(*admin).await) });
-                for (id, metrics) in futures::future::join_all(all).await {
-                    if let Some(metrics) = metrics.filter(|metrics| metrics.is("is_leader")) {
+        let mut tasks = JoinSet::new();
+        // Each on its own: one that is stopped does not answer.
+        for (id, admin) in members {
+            let into = Arc::clone(&seen);
+            tasks.spawn(async move {
+                loop {
+                    if let Some(metrics) = Metrics::of(admin).await.filter(|metrics| metrics.is("is_leader")) {
                         into.lock().unwrap_or_else(PoisonError::into_inner).insert(metrics.value("term"), id);
                     }
+                    tokio::time::sleep(LOOK).await;
                 }
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-        Ok(Self { seen, task: task.abort_handle() })
+            });
+        }
+        Ok(Self { seen, _tasks: tasks })
     }
 
     /// How often one took over from another, or from itself in a later term.
     fn changes(&self) -> u64 {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         (seen.len() as u64).saturating_sub(1)
-    }
-}
-
-impl Drop for Leaders {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -150,9 +150,10 @@ async fn resolve(cluster: &Processes, tally: &Tally) -> Result<(u64, u64), Error
     };
     let (acknowledged, highest, unknown) = tally.shared_result();
     let last = value(SHARED).await?;
-    let mut resolved = last.checked_sub(acknowledged).filter(|more| *more <= unknown && highest <= last).ok_or_else(|| {
-        format!("{SHARED} is at {last}: {acknowledged} acknowledged up to {highest}, {unknown} of unknown outcome")
-    })?;
+    let mut resolved =
+        last.checked_sub(acknowledged).filter(|more| *more <= unknown && highest <= last).ok_or_else(|| {
+            format!("{SHARED} is at {last}: {acknowledged} acknowledged up to {highest}, {unknown} of unknown outcome")
+        })?;
     let mut sum = last;
     for (path, own) in tally.own_results() {
         let value = value(&path).await?;
@@ -260,14 +261,21 @@ impl Worker {
     /// Notes when the connection of a client without a session breaks: without one, nothing else suspends it.
     fn watch(&self, client: &Client, flight: &Arc<Flight>) -> tokio::task::AbortHandle {
         let (mut states, flight, tally) = (client.states(), Arc::clone(flight), Arc::clone(&self.tally));
-        let pipelined = self.is_pipelined();
+        let (pipelined, name, client) = (self.is_pipelined(), self.name.clone(), client.clone());
         let watching = tokio::spawn(async move {
-            while !pipelined && states.changed().await.is_ok() {
+            while !pipelined {
                 let outstanding = flight.outstanding.load(Ordering::Relaxed);
-                if *states.borrow_and_update() == State::Suspended && outstanding > 0 {
+                let state = *states.borrow_and_update();
+                if let Some(peer) = client.peer().filter(|_| state == State::Connected) {
+                    tally.connected(&name, peer.member.0);
+                }
+                if state == State::Suspended && outstanding > 0 {
                     tally.broken.fetch_add(1, Ordering::Relaxed);
                     tally.again.fetch_add(outstanding, Ordering::Relaxed);
                     flight.broken_at.fetch_max(tally.value_before(), Ordering::Relaxed);
+                }
+                if states.changed().await.is_err() {
+                    return;
                 }
             }
         });
@@ -361,7 +369,10 @@ impl fmt::Display for Report {
         line("increments of unknown outcome", &self.unknown)?;
         line("  of them carried out, found by reading", &self.resolved)?;
         line("sum of all counters", &self.sum)?;
-        line("  minus acknowledged and resolved", &(i128::from(self.sum) - i128::from(self.acknowledged + self.resolved)))?;
+        line(
+            "  minus acknowledged and resolved",
+            &(i128::from(self.sum) - i128::from(self.acknowledged + self.resolved)),
+        )?;
         line("leaders killed (kill -9)", &self.damage.kills)?;
         line("leaders stopped (SIGSTOP) until deposed, then continued", &self.damage.deposed)?;
         line("step-downs: changes of leader seen", &self.damage.leader_changes)?;

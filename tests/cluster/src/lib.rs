@@ -5,8 +5,8 @@
 //! [`increments`] is the load whose sum must come out right.
 
 pub mod binary;
-pub mod increments;
 mod chaos;
+pub mod increments;
 mod patience;
 mod processes;
 mod proxy;

@@ -126,7 +126,8 @@ impl Processes {
         if let Some(level) = std::env::var_os("CONCLAVE_LOG") {
             command.env("CONCLAVE_LOG", level);
         }
-        let process = command.arg("server").arg("--config").arg(&seat.file).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let process =
+            command.arg("server").arg("--config").arg(&seat.file).stdout(log.try_clone()?).stderr(log).spawn()?;
         seat.process = Some(process);
         Ok(())
     }
@@ -174,9 +175,8 @@ impl Processes {
 
     /// The members whose process has ended though nobody killed it.
     pub fn fallen(&mut self) -> Vec<u64> {
-        let ended = |seat: &mut Seat| {
-            seat.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)))
-        };
+        let ended =
+            |seat: &mut Seat| seat.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)));
         self.seats.iter_mut().filter_map(|(id, seat)| ended(seat).then_some(*id)).collect()
     }
 

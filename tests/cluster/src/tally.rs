@@ -32,6 +32,8 @@ pub(crate) struct Tally {
     pub(crate) known: AtomicU64,
     shared: Mutex<Values>,
     own: Mutex<BTreeMap<String, Own>>,
+    /// Which member the patient clients without a session are connected to.
+    peers: Mutex<BTreeMap<String, u64>>,
 }
 
 /// The values of the counter that all share.
@@ -78,6 +80,7 @@ impl Tally {
             known: zero(),
             shared: Mutex::default(),
             own: Mutex::default(),
+            peers: Mutex::default(),
         }
     }
 
@@ -176,10 +179,21 @@ impl Tally {
     pub(crate) fn own_found(&self, path: &str, value: u64) -> Result<(), Error> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let one = own.entry(path.to_owned()).or_default();
-        one.found = value.checked_sub(one.acknowledged).filter(|found| *found <= one.unknown).ok_or_else(|| {
-            format!("{path} is at {value}: increments are lost or done twice: {one:?}")
-        })?;
+        one.found = value
+            .checked_sub(one.acknowledged)
+            .filter(|found| *found <= one.unknown)
+            .ok_or_else(|| format!("{path} is at {value}: increments are lost or done twice: {one:?}"))?;
         Ok(())
+    }
+
+    /// A patient client without a session is connected to this member.
+    pub(crate) fn connected(&self, client: &str, member: u64) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(client.to_owned(), member);
+    }
+
+    /// The members that such clients are connected to, or were last.
+    pub(crate) fn peers(&self) -> Vec<u64> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
     }
 
     /// All counters with one client.
@@ -189,5 +203,33 @@ impl Tally {
 
     fn values(&self) -> MutexGuard<'_, Values> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_two_callers_get_is_an_error() {
+        let tally = Tally::new();
+        tally.shared(Fate::Acknowledged(1)).unwrap();
+        tally.shared(Fate::Acknowledged(3)).unwrap();
+        tally.shared(Fate::Unknown).unwrap();
+        assert_eq!(tally.shared_result(), (2, 3, 1));
+        tally.shared(Fate::Acknowledged(3)).unwrap_err();
+    }
+
+    #[test]
+    fn a_counter_with_one_client_goes_up_by_one() {
+        let tally = Tally::new();
+        tally.own("/a", Fate::Acknowledged(1)).unwrap();
+        tally.own("/a", Fate::Unknown).unwrap();
+        tally.own_found("/a", 2).unwrap();
+        tally.own("/a", Fate::Acknowledged(3)).unwrap();
+        tally.own("/a", Fate::Acknowledged(5)).unwrap_err();
+        tally.own_found("/a", 9).unwrap_err();
     }
 }
