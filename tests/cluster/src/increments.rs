@@ -263,7 +263,10 @@ impl Worker {
         let (mut states, flight, tally) = (client.states(), Arc::clone(flight), Arc::clone(&self.tally));
         let (pipelined, name, client) = (self.is_pipelined(), self.name.clone(), client.clone());
         let watching = tokio::spawn(async move {
-            while !pipelined {
+            if pipelined {
+                return;
+            }
+            loop {
                 let outstanding = flight.outstanding.load(Ordering::Relaxed);
                 let state = *states.borrow_and_update();
                 if let Some(peer) = client.peer().filter(|_| state == State::Connected) {

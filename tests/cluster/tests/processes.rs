@@ -1,5 +1,5 @@
 //! Members as processes of the real binary, killed and stopped: increments, locks and watches go on, and none is wrong.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
