@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conclave_core::query;
@@ -118,14 +118,24 @@ async fn greet(
         attached,
     };
     let (out, receiver) = mpsc::unbounded_channel();
-    let outbox = Outbox {
-        out,
-        queued: Arc::new(AtomicUsize::new(0)),
-        owed: Arc::new(AtomicBool::new(false)),
-        session: Arc::new(AtomicU64::new(session)),
-        principal,
-    };
+    let outbox =
+        Outbox { out, queued: Arc::new(AtomicUsize::new(0)), session: Arc::new(AtomicU64::new(session)), principal };
     Ok((welcome, outbox, receiver))
+}
+
+/// What the smallest request takes of a connection's room, in KiB: [`limits::IN_FLIGHT`] of them fill it.
+pub(crate) const LEAST_ROOM: u32 = 4;
+
+/// What a request takes of its connection's room until its reply is written: its size, in KiB.
+fn room_for(frame: &[u8]) -> u32 {
+    u32::try_from(frame.len() / 1024 + 1).unwrap_or(u32::MAX).max(LEAST_ROOM)
+}
+
+async fn take(room: &Semaphore, much: u32) {
+    // The semaphore is never closed.
+    if let Ok(permit) = room.acquire_many(much).await {
+        permit.forget();
+    }
 }
 
 /// Reads and dispatches, with the writer beside it, until one of them ends.
@@ -140,13 +150,12 @@ async fn run(
 ) {
     shared.publisher.connect(id, outbox.clone());
     let answered = watch::Sender::new(NO_REQUEST);
-    let room = Arc::new(Semaphore::new(limits::IN_FLIGHT));
+    let room = Arc::new(Semaphore::new(limits::IN_FLIGHT * LEAST_ROOM as usize));
     let mut dispatch = Dispatch::new(Arc::clone(&shared), id, outbox.clone(), answered.subscribe());
     let writing = Writer {
         publisher: Arc::clone(&shared.publisher),
         id,
         queued: Arc::clone(&outbox.queued),
-        owed: Arc::clone(&outbox.owed),
         slots: VecDeque::new(),
         answered,
         room: Arc::clone(&room),
@@ -154,26 +163,36 @@ async fn run(
     let mut writing = tokio::spawn(writing.run(writer, receiver));
     let mut written = None;
     let end = loop {
-        let Ok(permit) = room.acquire().await else { break None };
-        tokio::select! {
+        let next = async {
+            // The least first: whoever has no room left does not even get his frame read.
+            take(&room, LEAST_ROOM).await;
+            let frame = reader.next(limits::FRAME_BYTES).await?;
+            if let Some(frame) = &frame {
+                take(&room, room_for(frame) - LEAST_ROOM).await;
+            }
+            Ok::<_, conclave_link::FrameError>(frame)
+        };
+        let frame = tokio::select! {
             biased;
             done = &mut writing => {
                 written = done.ok();
                 break None;
             }
-            frame = reader.next(limits::FRAME_BYTES) => match frame {
-                Ok(Some(frame)) => match codec::decode::<ClientMessage>(&frame) {
-                    Ok(message) => {
-                        permit.forget();
-                        if let Err(refusal) = dispatch.message(message) {
-                            break Some(refusal);
-                        }
+            frame = next => frame,
+            // Also for those who wait for room.
+            _ = connection.closed() => break None,
+        };
+        match frame {
+            Ok(Some(frame)) => match codec::decode::<ClientMessage>(&frame) {
+                Ok(message) => {
+                    if let Err(refusal) = dispatch.message(message, room_for(&frame)) {
+                        break Some(refusal);
                     }
-                    Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
-                },
-                Ok(None) => break None,
+                }
                 Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
             },
+            Ok(None) => break None,
+            Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
         }
     };
     shared.publisher.disconnect(id, dispatch.watches());
@@ -219,9 +238,9 @@ struct Writer {
     publisher: Arc<Publisher>,
     id: ConnectionId,
     queued: Arc<AtomicUsize>,
-    owed: Arc<AtomicBool>,
-    /// Requests in the order of their arrival, with their replies as far as they are there.
-    slots: VecDeque<(RequestId, Option<ServerMessage>)>,
+    /// Requests in the order of their arrival, with what each takes of the room, and their replies as far as they are
+    /// there.
+    slots: VecDeque<(RequestId, u32, Option<ServerMessage>)>,
     answered: watch::Sender<RequestId>,
     room: Arc<Semaphore>,
 }
@@ -242,24 +261,25 @@ impl Writer {
             let mut last = false;
             for out in batch.drain(..) {
                 let pushed = match out {
-                    Out::Expect(id) => {
-                        self.slots.push_back((id, None));
+                    Out::Expect(id, room) => {
+                        self.slots.push_back((id, room, None));
                         Ok(())
                     }
                     Out::Fill(id, message) => {
-                        if let Some(slot) = self.slots.iter_mut().find(|(slot, _)| *slot == id) {
-                            slot.1 = Some(message);
+                        if let Some(slot) = self.slots.iter_mut().find(|(slot, ..)| *slot == id) {
+                            slot.2 = Some(message);
                         }
                         self.pop(&mut writer)
                     }
-                    Out::Now(message) => {
-                        self.room.add_permits(1);
+                    Out::Now(message, room) => {
+                        self.room.add_permits(room as usize);
                         push(&mut writer, &message)
                     }
                     Out::Event(message) => {
                         events += 1;
                         push(&mut writer, &message)
                     }
+                    Out::Lagging => self.publisher.caught_up(self.id).iter().try_for_each(|it| push(&mut writer, it)),
                     Out::Last(message) => {
                         last = true;
                         push(&mut writer, &message)
@@ -274,22 +294,17 @@ impl Writer {
             if writer.flush().await.is_err() || last {
                 return writer;
             }
-            if events > 0
-                && self.queued.fetch_sub(events, Ordering::SeqCst) == events
-                && self.owed.load(Ordering::SeqCst)
-            {
-                self.publisher.caught_up(self.id);
-            }
+            self.queued.fetch_sub(events, Ordering::SeqCst);
         }
     }
 
     /// Writes the replies at the front, as far as they are there.
     fn pop<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), conclave_link::FrameError> {
         let mut answered = None;
-        while let Some((_, Some(_))) = self.slots.front() {
-            if let Some((id, Some(message))) = self.slots.pop_front() {
+        while let Some((.., Some(_))) = self.slots.front() {
+            if let Some((id, room, Some(message))) = self.slots.pop_front() {
                 push(writer, &message)?;
-                self.room.add_permits(1);
+                self.room.add_permits(room as usize);
                 answered = Some(id);
             }
         }

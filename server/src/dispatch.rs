@@ -46,26 +46,26 @@ impl Dispatch {
         &self.watches
     }
 
-    /// Takes a message.
+    /// Takes a message, which takes so much of the connection's room.
     ///
     /// # Errors
     /// When it breaks the protocol: the connection ends with this refusal.
-    pub(crate) fn message(&mut self, message: ClientMessage) -> Result<(), Refusal> {
+    pub(crate) fn message(&mut self, message: ClientMessage, room: u32) -> Result<(), Refusal> {
         match message {
             ClientMessage::Hello(_) => Err(bad("a second hello")),
             ClientMessage::Open { id, nonce, until_ms, timeout_ms } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 self.submit(id, Asked::Once { nonce, until_ms }, None, Work::Open { timeout_ms });
                 Ok(())
             }
             ClientMessage::Write { id, sequence, floor, fence, op } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 let session = self.outbox.session().ok_or_else(|| bad("a session's write without a session"))?;
                 self.submit(id, Asked::Session { session, sequence, floor }, fence, Work::Op(op));
                 Ok(())
             }
             ClientMessage::Once { id, nonce, until_ms, fence, op } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 if matches!(op, Op::Close) {
                     return Err(bad("a session is closed by a write of its own"));
                 }
@@ -76,20 +76,20 @@ impl Dispatch {
                 self.order(id)?;
                 let (shared, outbox) = (Arc::clone(&self.shared), self.outbox.clone());
                 if matches!(query, Query::Status) {
-                    tokio::spawn(async move { outbox.send(Out::Now(read::status(&shared, id).await)) });
+                    tokio::spawn(async move { outbox.send(Out::Now(read::status(&shared, id).await, room)) });
                 } else {
                     let (message, zxid) = read::answer(&shared, &outbox.principal, id, &query);
-                    when_published(&self.shared.publisher, &self.outbox, zxid, Out::Now(message));
+                    when_published(&self.shared.publisher, &self.outbox, zxid, Out::Now(message, room));
                 }
                 Ok(())
             }
             ClientMessage::Read { id, consistency, within_ms, query } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 self.read(id, consistency, Duration::from_millis(within_ms), query);
                 Ok(())
             }
             ClientMessage::Watch { id, watch } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 if self.watches.len() >= limits::WATCHES {
                     // One-shot watches that had their event are over.
                     self.shared.publisher.forget_over(self.connection, &mut self.watches);
@@ -110,7 +110,7 @@ impl Dispatch {
                 Ok(())
             }
             ClientMessage::Unwatch { id, watch } => {
-                self.expect(id)?;
+                self.expect(id, room)?;
                 self.watches.retain(|w| *w != watch);
                 self.shared.publisher.unwatch(self.connection, watch);
                 let zxid = self.shared.publisher.published();
@@ -136,9 +136,9 @@ impl Dispatch {
     }
 
     /// A request that is answered in turn.
-    fn expect(&mut self, id: RequestId) -> Result<(), Refusal> {
+    fn expect(&mut self, id: RequestId, room: u32) -> Result<(), Refusal> {
         self.order(id)?;
-        self.outbox.send(Out::Expect(id));
+        self.outbox.send(Out::Expect(id, room));
         Ok(())
     }
 
@@ -218,7 +218,7 @@ fn bad(why: &str) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
 
     use conclave_core::digest::Chain;
     use conclave_core::entry::{Entry, Transaction};
@@ -234,7 +234,6 @@ mod tests {
         let outbox = Outbox {
             out,
             queued: Arc::new(AtomicUsize::new(0)),
-            owed: Arc::new(AtomicBool::new(false)),
             session: Arc::new(AtomicU64::new(0)),
             principal: "spiffe://test/client/alice".into(),
         };

@@ -16,8 +16,9 @@ use conclave_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::connection::LEAST_ROOM;
 use crate::monotonic;
-use crate::peer::Peers;
+use crate::peer::{Peers, wire};
 use crate::planner::{self, Envelope, Told};
 use crate::publish::{Out, Outbox, Publisher};
 use crate::raft::Leadership;
@@ -29,6 +30,8 @@ const RETRY: Duration = Duration::from_millis(10);
 /// How long a batch of heartbeats may go unanswered before it is sent again: a leader that has just begun, or that could
 /// not be confirmed, says nothing.
 const BEATS_AGAIN: Duration = Duration::from_millis(200);
+/// How long a request waits for the zxid that its answer is said to have.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of requests after which a frame is closed.
 const FRAME_FILL: usize = 1 << 20;
 
@@ -317,7 +320,7 @@ impl Forwarder {
             for Beat { outbox, id, .. } in beats.extract_if(.., |beat| beat.round <= round) {
                 if renewed.contains(session) {
                     let answer = Ok(conclave_protocol::Answer::Alive);
-                    outbox.send(Out::Now(ServerMessage::Answer { id, zxid, answer }));
+                    outbox.send(Out::Now(ServerMessage::Answer { id, zxid, answer }, LEAST_ROOM));
                 } else {
                     // Not renewed: over, or about to be. The publisher tells the connection when it is.
                     tracing::debug!(%session, "the leader did not renew the session");
@@ -367,8 +370,11 @@ async fn look(
     zxid: Zxid,
     told: &mpsc::UnboundedSender<Vec<(u64, Told)>>,
 ) {
-    if !publisher.reached(zxid).await {
-        return;
+    // A zxid that was planned and came to nothing may be long in coming: what is asked again is looked up again.
+    match tokio::time::timeout(LOOK_WITHIN, publisher.reached(zxid)).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(_) => return drop(told.send(vec![(token, Told::Resend)])),
     }
     let Some((origin, _)) = publisher.waiting(token) else { return };
     let stored = store.snapshot().and_then(|snapshot| query::stored(&snapshot, &origin));
@@ -394,7 +400,7 @@ async fn read_down(
     (route, broken): (u64, mpsc::UnboundedSender<u64>),
 ) {
     while let Ok(Some(frame)) = reader.next(limits::PEER_FRAME_BYTES).await {
-        match postcard::from_bytes(&frame) {
+        match wire::decode(&frame) {
             Ok(Down::Told(batch)) => drop(told.send(batch)),
             Ok(Down::Renewed { round, sessions }) => drop(renewed.send((round, sessions))),
             Err(error) => {
@@ -419,7 +425,7 @@ pub(crate) async fn serve(
         tokio::select! {
             frame = reader.next(limits::PEER_FRAME_BYTES) => {
                 let Ok(Some(frame)) = frame else { return };
-                match postcard::from_bytes(&frame) {
+                match wire::decode(&frame) {
                     Ok(Up::Requests(envelopes)) => planner.send(planner::Command::Requests(told.clone(), envelopes)),
                     Ok(Up::Renew { round, sessions }) => {
                         let renewed = renewed.clone();
@@ -447,8 +453,7 @@ pub(crate) async fn serve(
 }
 
 fn push<T: Serialize>(writer: &mut FrameWriter<SendStream>, message: &T) -> Result<(), conclave_link::FrameError> {
-    let bytes = postcard::to_stdvec(message).expect("a Vec takes every byte, and messages have only known lengths");
-    writer.push_bytes(bytes.into())
+    writer.push_bytes(wire::encode(message).into())
 }
 
 /// About how many bytes an envelope takes.

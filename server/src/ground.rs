@@ -88,7 +88,7 @@ impl Surroundings for Real {
         match sessions {
             Ok(sessions) => {
                 tracing::info!(term, sessions = sessions.len(), "this member leads");
-                drop(self.leases.send(sessions::Command::Start(sessions)));
+                drop(self.leases.send(sessions::Command::Start(term, sessions)));
             }
             Err(fault) => self.fault(fault),
         }

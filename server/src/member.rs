@@ -338,7 +338,15 @@ impl Member {
         self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
         self.raft_runtime.block_on(self.shared.replica.shutdown());
         self.planner.send(planner::Command::Stop);
-        self.shared.stopped.send_if_modified(|stopped| stopped.replace(Stopped::Clean).is_none());
+        let mut fault = None;
+        self.shared.stopped.send_if_modified(|stopped| {
+            if let Some(Stopped::Fault(why)) = stopped {
+                fault = Some(why.clone());
+            }
+            let is_first = stopped.is_none();
+            stopped.get_or_insert(Stopped::Clean);
+            is_first
+        });
         let Self { shared, threads, applier, raft_runtime, client_runtime, .. } = self;
         client_runtime.shutdown_timeout(Duration::from_secs(2));
         raft_runtime.shutdown_timeout(Duration::from_secs(2));
@@ -353,7 +361,11 @@ impl Member {
                 tracing::error!("a thread of this member panicked");
             }
         }
-        closed
+        match fault {
+            // It was there before anybody asked it to stop.
+            Some(why) => Err(Fault::Storage(why)),
+            None => closed,
+        }
     }
 }
 

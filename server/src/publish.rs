@@ -4,7 +4,7 @@
 //! registered under it misses nothing and is told nothing twice. Nothing is awaited under it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,14 +21,17 @@ use crate::watches::{ConnectionId, Watches};
 /// What a connection's writer is told.
 #[derive(Debug)]
 pub(crate) enum Out {
-    /// A request has arrived: replies after its own wait for it.
-    Expect(RequestId),
+    /// A request has arrived, and takes so much of its connection's room: replies after its own wait for it.
+    Expect(RequestId, u32),
     /// Its reply.
     Fill(RequestId, ServerMessage),
-    /// At once, out of turn.
-    Now(ServerMessage),
+    /// At once, out of turn; so much of the room is free again.
+    Now(ServerMessage, u32),
     /// An event: counted until it is written.
     Event(ServerMessage),
+    /// Here an event was left out, because too many wait: in its place the writer says what [`Publisher::caught_up`]
+    /// gives, before any reply that is newer than the event.
+    Lagging,
     /// The last message.
     Last(ServerMessage),
 }
@@ -40,8 +43,6 @@ pub(crate) struct Outbox {
     pub(crate) out: mpsc::UnboundedSender<Out>,
     /// Events that are not written yet.
     pub(crate) queued: Arc<AtomicUsize>,
-    /// Set when watches of it are owed a `Resync`: its writer calls [`Publisher::caught_up`] when it has caught up.
-    pub(crate) owed: Arc<AtomicBool>,
     /// The session that it carries; 0: none.
     pub(crate) session: Arc<AtomicU64>,
     /// Who is at its other end: the URI of its certificate.
@@ -270,11 +271,13 @@ impl Publisher {
         });
     }
 
-    /// A slow connection has caught up: its watches that were left out are told to read the present state.
-    pub(crate) fn caught_up(&self, connection: ConnectionId) {
+    /// A slow connection has caught up: its watches that were left out are to read the present state, by these messages.
+    pub(crate) fn caught_up(&self, connection: ConnectionId) -> Vec<ServerMessage> {
         let mut inner = self.lock();
         let zxid = inner.published;
-        inner.resync(connection, zxid);
+        let lagging = inner.lagging.remove(&connection).unwrap_or_default();
+        inner.counts.resyncs += lagging.len() as u64;
+        lagging.into_iter().map(|watch| ServerMessage::Resync { watch, zxid }).collect()
     }
 
     /// Entries were applied and committed, in this order.
@@ -329,38 +332,20 @@ impl Inner {
             if changes.is_empty() {
                 continue;
             }
-            let lagging = self.lagging.entry(connection).or_default();
-            let is_owed = lagging.contains(&watch);
+            let is_owed = self.lagging.get(&connection).is_some_and(|lagging| lagging.contains(&watch));
             if is_owed || outbox.queued.load(Ordering::Acquire) >= limits::QUEUED_EVENTS {
                 if !is_owed {
-                    lagging.push(watch);
-                    outbox.owed.store(true, Ordering::SeqCst);
-                    if outbox.queued.load(Ordering::SeqCst) == 0 {
-                        // The writer has caught up just now, and did not see that something is owed.
-                        self.resync(connection, zxid);
+                    let lagging = self.lagging.entry(connection).or_default();
+                    if lagging.is_empty() {
+                        outbox.send(Out::Lagging);
                     }
+                    lagging.push(watch);
                 }
                 continue;
-            }
-            if lagging.is_empty() {
-                self.lagging.remove(&connection);
             }
             outbox.queued.fetch_add(1, Ordering::AcqRel);
             self.counts.events += 1;
             outbox.send(Out::Event(ServerMessage::Event { watch, zxid, changes }));
-        }
-    }
-
-    /// Tells the watches that were left out to read the present state.
-    fn resync(&mut self, connection: ConnectionId, zxid: Zxid) {
-        let Some(lagging) = self.lagging.remove(&connection) else { return };
-        self.counts.resyncs += lagging.len() as u64;
-        if let Some(outbox) = self.connections.get(&connection) {
-            outbox.owed.store(false, Ordering::SeqCst);
-            for watch in lagging {
-                outbox.queued.fetch_add(1, Ordering::SeqCst);
-                outbox.send(Out::Event(ServerMessage::Resync { watch, zxid }));
-            }
         }
     }
 

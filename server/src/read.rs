@@ -7,7 +7,8 @@ use conclave_core::query::{self, History};
 use conclave_core::view::Base;
 use conclave_core::{Action, Fault, authorize};
 use conclave_protocol::{
-    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, Role, ServerMessage, Status, WatchRequest, Zxid,
+    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, Role, ServerMessage, Status, WatchRequest,
+    Zxid, limits,
 };
 
 use crate::member::Shared;
@@ -19,6 +20,8 @@ use crate::watches::{ConnectionId, is_told};
 const REPLAY_LOCKED: u64 = 256;
 /// Transactions read at a time.
 const REPLAY_PAGE: usize = 1_000;
+/// Events that may wait for one connection because of watches that resume; beyond, they read the present state.
+const REPLAY_EVENTS: usize = 10 * limits::QUEUED_EVENTS;
 /// How long the other members have to say how they are.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ pub(crate) async fn status(shared: &Shared, id: RequestId) -> ServerMessage {
             },
         });
     }
+    // What is told of a zxid stands behind the events up to it.
+    shared.publisher.reached(own).await;
     let status = Status {
         cluster: shared.cluster.clone(),
         leader: leadership.leader.map(MemberId),
@@ -180,6 +185,10 @@ fn replay(
         send(Out::Event(message));
     };
     while after < end {
+        if outbox.queued.load(std::sync::atomic::Ordering::Acquire) >= REPLAY_EVENTS {
+            event(ServerMessage::Resync { watch, zxid: end });
+            return Ok(if request.once { Replayed::Over(end) } else { Replayed::Upto(end) });
+        }
         let snapshot = shared.store.snapshot()?;
         let base: &dyn Base = &snapshot;
         let (transactions, upto) = match query::history(base, after, REPLAY_PAGE)? {

@@ -26,8 +26,8 @@ pub(crate) enum Command {
         /// Called when leadership is confirmed; never called otherwise.
         reply: Reply,
     },
-    /// This member leads, with these sessions and their timeouts.
-    Start(Vec<(SessionId, u64)>),
+    /// This member leads in this term, with these sessions and their timeouts.
+    Start(u64, Vec<(SessionId, u64)>),
     /// It does not lead any more.
     Stop,
 }
@@ -47,6 +47,8 @@ pub(crate) async fn run(
     expired: std::sync::Arc<std::sync::atomic::AtomicU64>,
 ) {
     let mut leases: Option<Leases> = None;
+    let mut term = 0;
+    let leadership = replica.leadership();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (confirmed, mut confirmed_here) = mpsc::unbounded_channel::<(Confirming, bool)>();
@@ -63,7 +65,8 @@ pub(crate) async fn run(
             biased;
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Start(sessions)) => {
+                Some(Command::Start(in_term, sessions)) => {
+                    term = in_term;
                     let sessions = sessions.into_iter().map(|(id, ms)| (id, Duration::from_millis(ms)));
                     leases = Some(Leases::start(sessions, monotonic()));
                 }
@@ -91,13 +94,18 @@ pub(crate) async fn run(
                         if leases.end(session, monotonic()) {
                             tracing::info!(%session, "the session was not renewed within its timeout: it ends");
                             expired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                            planner.send(planner::Command::Own(Work::Expire { session }));
+                            planner.send(planner::Command::Own(term, Work::Expire { session }));
                         }
                     }
                 }
                 _ => {}
             },
             _ = ticks.tick() => {
+                // Leases of another term count what another leader did not get to see.
+                let now = *leadership.borrow();
+                if !now.is_leader || now.term != term {
+                    leases = None;
+                }
                 if let Some(leases) = &mut leases {
                     let due = leases.tick(monotonic());
                     if !due.is_empty() {

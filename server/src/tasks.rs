@@ -112,6 +112,7 @@ pub(crate) async fn sync(shared: Arc<Shared>) {
         match tokio::task::spawn_blocking(move || store.sync()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => return shared.fault(fault),
+            Err(error) if error.is_panic() => return shared.fault("the sync of the tables panicked"),
             Err(_) => return,
         }
     }

@@ -20,6 +20,9 @@ const AHEAD: Duration = Duration::from_millis(limits::ONCE_AHEAD_MS - 5_000);
 /// How long a member may wait until it is as fresh as a read wants, when there is no session to say.
 const FRESHEN: Duration = Duration::from_secs(3);
 
+/// A member that leaves a request unanswered for so long is left, unless a session's heartbeats tell how it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Machine {
     /// The first frame of a new connection.
     pub(crate) fn hello(&self) -> Hello {
@@ -231,6 +234,12 @@ impl Machine {
             Outcome::NotApplied => Error::TimedOut { after: request.within },
         };
         request.deadline = None;
+        if request.sent.is_some() && request.within >= PATIENCE && !matches!(self.presence, Presence::Open(_)) {
+            // A member that is cut off from the others answers nothing, and everything behind this waits as well. With
+            // a session, its heartbeats tell.
+            self.leave("a request was not answered in its time");
+        }
+        let Some(request) = self.requests.get_mut(&ticket) else { return };
         if let What::Write { sequence: Some(_), .. } = request.what {
             // It has its place in the session's order: it must be answered, or all that comes behind it waits forever.
             request.caller = false;

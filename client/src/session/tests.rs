@@ -192,6 +192,18 @@ fn a_write_past_its_deadline_is_unknown_to_its_caller_and_goes_on() {
 }
 
 #[test]
+fn a_member_that_does_not_answer_a_one_shot_write_is_left() {
+    let mut machine = machine();
+    connect(&mut machine, at(0));
+    machine.handle_request(at(0), once(1), Duration::from_secs(2));
+    assert_eq!(sent(&mut machine, at(0)).len(), 1);
+    machine.handle_timeout(at(1_999));
+    assert!(!leaves(&mut machine));
+    machine.handle_timeout(at(2_000));
+    assert!(leaves(&mut machine), "it may be cut off from the others");
+}
+
+#[test]
 fn what_was_never_sent_times_out_without_having_happened_and_leaves_no_gap() {
     let mut machine = open();
     machine.handle_disconnect();

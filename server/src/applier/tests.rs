@@ -1,7 +1,7 @@
 //! Rules 6 and 10 at the apply thread: nothing is committed or told before the log has it, and void entries tell nothing.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
 use conclave_core::entry::Origin;
@@ -53,7 +53,6 @@ impl Bench {
         let outbox = Outbox {
             out,
             queued: Arc::new(AtomicUsize::new(0)),
-            owed: Arc::new(AtomicBool::new(false)),
             session: Arc::new(AtomicU64::new(0)),
             principal: ALICE.into(),
         };

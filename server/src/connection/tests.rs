@@ -32,7 +32,6 @@ fn start() -> Bench {
         publisher: Arc::new(Publisher::new(Zxid(0))),
         id: ConnectionId(1),
         queued,
-        owed: Arc::new(AtomicBool::new(false)),
         slots: VecDeque::new(),
         answered,
         room,
@@ -72,13 +71,13 @@ fn event(zxid: u64) -> ServerMessage {
 async fn replies_leave_in_the_order_of_the_requests() {
     let mut bench = start();
     for id in 1..=4 {
-        bench.send(Out::Expect(id));
+        bench.send(Out::Expect(id, 1));
     }
     for id in [3, 2, 4] {
         bench.fill(id);
     }
     // Out of turn: what was said to be so. It tells that the others were looked at.
-    bench.send(Out::Now(answer(9)));
+    bench.send(Out::Now(answer(9), 1));
     assert_eq!(bench.next().await, answer(9), "a reply overtook that of an earlier request");
     assert_eq!(*bench.answered.borrow(), NO_REQUEST, "a read would not wait for the first request");
     bench.fill(1);
@@ -92,7 +91,7 @@ async fn replies_leave_in_the_order_of_the_requests() {
 #[tokio::test]
 async fn events_and_replies_leave_in_the_order_in_which_they_were_queued() {
     let mut bench = start();
-    bench.send(Out::Expect(6));
+    bench.send(Out::Expect(6, 1));
     bench.event(5);
     bench.event(6);
     bench.fill(6);

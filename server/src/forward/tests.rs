@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
 use conclave_core::apply::{Applied, Position, apply};
@@ -80,7 +80,6 @@ fn start() -> Bench {
     let outbox = Outbox {
         out,
         queued: Arc::new(AtomicUsize::new(0)),
-        owed: Arc::new(AtomicBool::new(false)),
         session: Arc::new(AtomicU64::new(0)),
         principal: ALICE.into(),
     };
@@ -124,6 +123,16 @@ impl Bench {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Member 2 leads, and can be reached.
+    async fn follow(&self) {
+        let ready = tokio::time::Instant::now() + SOON;
+        while self.peers.open_forward(2).await.is_err() {
+            assert!(tokio::time::Instant::now() < ready, "member 2 can't be reached");
+            tokio::task::yield_now().await;
+        }
+        self.leadership.send_replace(Leadership { term: 2, leader: Some(2), is_leader: false, role: Role::Follower });
     }
 
     fn ask(&self, id: RequestId, request: Request) -> u64 {
@@ -269,7 +278,7 @@ async fn heartbeats_that_nobody_confirms_are_sent_again() {
     reply(sessions);
     for expected in [1, 2] {
         let told = bench.told().await;
-        let Out::Now(ServerMessage::Answer { id, answer: Ok(Answer::Alive), .. }) = told else { panic!("{told:?}") };
+        let Out::Now(ServerMessage::Answer { id, answer: Ok(Answer::Alive), .. }, _) = told else { panic!("{told:?}") };
         assert_eq!(id, expected);
     }
 }
@@ -290,24 +299,19 @@ async fn a_confirmation_that_comes_after_its_batch_was_sent_again_holds_for_what
     let (_, second) = next(&mut bench).await;
     first(sessions.clone());
     let told = bench.told().await;
-    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 1, .. })), "{told:?}");
+    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 1, .. }, _)), "{told:?}");
     // The other heartbeat arrived after the first batch: only the second confirms it.
     drop(next(&mut bench).await);
     assert!(bench.out.try_recv().is_err());
     second(sessions);
     let told = bench.told().await;
-    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 2, .. })), "{told:?}");
+    assert!(matches!(told, Out::Now(ServerMessage::Answer { id: 2, .. }, _)), "{told:?}");
 }
 
 #[tokio::test]
 async fn a_route_that_breaks_is_opened_again_once() {
     let mut bench = start();
-    let ready = tokio::time::Instant::now() + SOON;
-    while bench.peers.open_forward(2).await.is_err() {
-        assert!(tokio::time::Instant::now() < ready, "member 2 can't be reached");
-        tokio::task::yield_now().await;
-    }
-    bench.leadership.send_replace(Leadership { term: 2, leader: Some(2), is_leader: false, role: Role::Follower });
+    bench.follow().await;
     let next = async |bench: &mut Bench| tokio::time::timeout(SOON, bench.other.1.forward.recv()).await;
     // The stream that was opened above ends by itself: it has no reader.
     let mut first = next(&mut bench).await.unwrap().unwrap();
@@ -319,7 +323,7 @@ async fn a_route_that_breaks_is_opened_again_once() {
     drop(first);
     let mut second = next(&mut bench).await.unwrap().unwrap();
     let frame = second.reader.next(limits::PEER_FRAME_BYTES).await.unwrap().unwrap();
-    let Ok(Up::Requests(envelopes)) = postcard::from_bytes(&frame) else { panic!("no requests") };
+    let Ok(Up::Requests(envelopes)) = wire::decode(&frame) else { panic!("no requests") };
     assert_eq!(envelopes[0].token, token, "what waits goes to the new route");
     // It stays: a hundred requests more go through it, and no other is opened.
     for number in 2..=100 {
@@ -327,4 +331,16 @@ async fn a_route_that_breaks_is_opened_again_once() {
         assert!(matches!(second.reader.next(limits::PEER_FRAME_BYTES).await, Ok(Some(_))), "the route was given up");
     }
     assert!(bench.other.1.forward.try_recv().is_err(), "a second route was opened");
+}
+
+#[tokio::test]
+async fn a_leader_that_closes_every_stream_is_not_hammered() {
+    const STREAMS: u32 = 40;
+    let mut bench = start();
+    bench.follow().await;
+    let began = tokio::time::Instant::now();
+    for _ in 0..STREAMS {
+        drop(tokio::time::timeout(SOON, bench.other.1.forward.recv()).await.unwrap().unwrap());
+    }
+    assert!(began.elapsed() > RETRY * STREAMS / 2, "{STREAMS} streams in {:?}", began.elapsed());
 }

@@ -39,8 +39,8 @@ pub(crate) struct Envelope {
 pub(crate) enum Command {
     /// Requests of a member, in order.
     Requests(Source, Vec<Envelope>),
-    /// The leader's own work.
-    Own(Work),
+    /// The leader's own work, decided in this term and void in any other.
+    Own(u64, Work),
     /// This member has applied so much.
     Applied(Position),
     /// This member leads in this term, or none.
@@ -119,7 +119,7 @@ fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: 
                     token: envelope.token,
                     request: envelope.request,
                 })),
-                Command::Own(work) => pipeline.own(work),
+                Command::Own(term, work) => pipeline.own_in(term, work),
                 Command::Applied(position) => rebase = Some(position),
                 Command::Leadership(term) => pipeline.leadership(surroundings, term)?,
                 Command::Outcome(serial, outcome) => {

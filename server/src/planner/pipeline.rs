@@ -22,7 +22,7 @@ const BATCH_TRANSACTIONS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 /// Milliseconds of planning after which an entry is closed: slow procedures must not hold up what is planned already.
 const BATCH_MS: u64 = 5;
-/// Requests that may wait to be planned; further ones are pushed back.
+/// Requests that may wait to be planned; further ones are to be sent again.
 const WAITING: usize = 65_536;
 
 /// What the pipeline stands on.
@@ -192,6 +192,8 @@ impl<S: Clone> Pipeline<S> {
         let is_asked = |item: &Item<S>| item.source.is_some();
         self.waiting.retain(is_asked);
         self.flights.iter_mut().for_each(|flight| flight.items.retain(is_asked));
+        // Leases that begin after their term would count while another leader renews.
+        self.effects.retain(|effect| !matches!(effect, Effect::Started { .. }));
         self.settle(ground)
     }
 
@@ -215,10 +217,10 @@ impl<S: Clone> Pipeline<S> {
     /// Requests arrived.
     pub(crate) fn requests(&mut self, items: impl IntoIterator<Item = Item<S>>) {
         for item in items {
-            if matches!(self.phase, Phase::Following | Phase::Starting) && item.source.is_some() {
+            // A full queue is no push-back either: this may be the repetition of a request that was planned already.
+            let is_refused = self.phase == Phase::Following || self.waiting.len() >= WAITING;
+            if is_refused && item.source.is_some() {
                 self.tell(item, Told::Resend);
-            } else if self.waiting.len() >= WAITING && item.source.is_some() {
-                self.tell(item, Told::PushBack(PushBack::Busy));
             } else {
                 self.waiting.push_back(item);
             }
@@ -372,6 +374,13 @@ impl<S: Clone> Pipeline<S> {
     }
 
     /// Work of the leader's own waits with the rest; it is dropped when this member does not lead.
+    pub(crate) fn own_in(&mut self, term: u64, work: Work) {
+        if self.leading == Some(term) {
+            self.own(work);
+        }
+    }
+
+    /// As [`Pipeline::own_in`], decided just now.
     pub(crate) fn own(&mut self, work: Work) {
         if self.phase == Phase::Running {
             self.waiting.push_back(own(work));

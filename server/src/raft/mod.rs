@@ -391,7 +391,9 @@ async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>,
         .send_modify(|known| *known = Leadership { leader: None, is_leader: false, role: Role::Stopped, ..*known });
     let ended = raft.metrics().borrow_watched().running_state.clone();
     running.send_replace(match ended {
-        Ok(()) | Err(openraft::errors::Fatal::Stopped) => Running::Stopped,
+        // It says so when it ends; only a panic says nothing.
+        Ok(()) => Running::Failed("Raft ended without a word: it panicked".to_owned()),
+        Err(openraft::errors::Fatal::Stopped) => Running::Stopped,
         Err(fatal) => Running::Failed(fatal.to_string()),
     });
 }

@@ -80,7 +80,9 @@ async fn append_one(raft: &Raft, append: Append) -> Appended {
         Err(error) => return malformed(error),
     };
     match raft.append_entries(request).await {
-        Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => Appended::Done,
+        Ok(AppendEntriesResponse::Success) => Appended::Done,
+        // Ours are never partial; to call one done would acknowledge what is not stored.
+        Ok(AppendEntriesResponse::PartialSuccess(_)) => Appended::Refused(Refused::NotAvailable),
         Ok(AppendEntriesResponse::Conflict) => Appended::Conflict,
         Ok(AppendEntriesResponse::HigherVote(vote)) => Appended::Higher(translate::ballot(&vote)),
         Err(_) => Appended::Refused(Refused::NotAvailable),
