@@ -144,6 +144,7 @@ impl Leaders {
                     if let Some(metrics) = Metrics::of(admin).await.filter(|metrics| metrics.is("is_leader")) {
                         into.lock().unwrap_or_else(PoisonError::into_inner).insert(metrics.value("term"), id);
                     }
+                    // tidy: allow sleep, it samples who leads, again and again
                     tokio::time::sleep(LOOK).await;
                 }
             });

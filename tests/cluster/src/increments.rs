@@ -112,6 +112,7 @@ async fn run_on(plan: Plan, cluster: &mut Processes) -> Result<Report, Error> {
         ended??;
     }
     // After this no one-shot write of unknown outcome can be carried out any more.
+    // tidy: allow sleep, nothing can be asked for: what is remembered must be forgotten first
     tokio::time::sleep(IMPATIENT + REMEMBERED).await;
     let (resolved, sum) = resolve(cluster, &tally).await?;
     chaos::settled(cluster).await?;

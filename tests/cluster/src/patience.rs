@@ -22,6 +22,7 @@ pub(crate) async fn until_async(what: &str, mut holds: impl AsyncFnMut() -> bool
         if Instant::now() > deadline {
             return Err(format!("not within {} s: {what}", LONG.as_secs()).into());
         }
+        // tidy: allow sleep, this is how others wait for a condition
         tokio::time::sleep(LOOK).await;
     }
     Ok(())

@@ -180,6 +180,7 @@ impl Shared {
             self.late.fetch_add(1, Ordering::Relaxed);
             let (shared, way, datagram) = (Arc::clone(self), way.clone(), datagram.to_vec());
             tokio::spawn(async move {
+                // tidy: allow sleep, a datagram that is late is what is played here
                 tokio::time::sleep(wait).await;
                 shared.send(&way, &datagram).await;
             });

@@ -47,6 +47,7 @@ async fn appears(path: &std::path::Path) -> String {
             Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
             _ => assert!(Instant::now() < deadline, "{} did not appear", path.display()),
         }
+        // tidy: allow sleep, this is how others wait for a file
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
