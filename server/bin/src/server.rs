@@ -16,7 +16,7 @@ use crate::signals::Stop;
 const ORPHAN_STOPS_WITHIN: Duration = Duration::from_secs(9);
 
 /// What is logged when `CONCLAVE_LOG` does not say: the engine's own information is for those who work on it.
-const LOG: &str = "info,openraft=warn";
+const LOG: &str = "info,openraft=error";
 
 /// Run one member of a cluster
 #[derive(Debug, clap::Args)]
