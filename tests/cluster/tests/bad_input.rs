@@ -3,8 +3,10 @@
 
 use conclave_client::{Client, Error, Refusal};
 use conclave_link::{Credentials, Dialer, Plane, Principal, TrustDomain};
-use conclave_protocol::{Attach, ClientMessage, Hello, PROTOCOL_VERSION, ServerMessage, Zxid, codec};
-use conclave_testing::{Cluster, Pki, Raw};
+use conclave_protocol::{
+    Attach, ClientMessage, Delete, Hello, Nonce, Op, PROTOCOL_VERSION, ServerMessage, Zxid, codec, limits,
+};
+use conclave_testing::{Cluster, Pki, Raw, eventually_async};
 
 fn code(error: &Error) -> &'static str {
     match error {
@@ -167,4 +169,29 @@ async fn a_data_directory_of_another_cluster_or_in_use_is_refused() {
     let error = error.await.unwrap().to_string();
     assert!(error.contains("another") && error.contains("belongs to cluster"), "{error}");
     cluster.restart(1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_while_all_its_room_is_taken_leaves_nothing_behind() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    // Without a quorum nothing is answered, and so no room becomes free.
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    let mut greedy = raw(&cluster, "greedy").await;
+    greedy.hello().await.unwrap();
+    let path = conclave_protocol::Path::parse("/a").unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until_ms = u64::try_from(now.as_millis()).unwrap() + limits::ONCE_AHEAD_MS / 2;
+    for id in 1..=limits::IN_FLIGHT as u64 + 10 {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&id.to_be_bytes());
+        let op = Op::Delete(Delete { path: path.clone(), if_version: None, recursive: false });
+        let once = ClientMessage::Once { id, nonce: Nonce::new(nonce), until_ms, fence: None, op };
+        greedy.send(&once).await.unwrap();
+    }
+    let waiting = async || cluster.metric(1, "waiting_requests").await.unwrap();
+    eventually_async("its room is taken", async || waiting().await == limits::IN_FLIGHT as u64).await.unwrap();
+    drop(greedy);
+    let connections = async || cluster.metric(1, "connections").await.unwrap();
+    eventually_async("it is gone", async || connections().await == 0 && waiting().await == 0).await.unwrap();
 }

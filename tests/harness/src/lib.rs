@@ -68,7 +68,7 @@ impl Cluster {
                 data: dir.path().join(format!("member-{}", member.id)),
                 tls,
                 initialize: member.id == 1,
-                listen: Listen { client: address(ports[0]), peer: address(ports[1]), admin: None },
+                listen: Listen { client: address(ports[0]), peer: address(ports[1]), admin: Some(address(0)) },
                 members: addresses.clone(),
                 raft: RaftTiming::default(),
             };
@@ -108,6 +108,22 @@ impl Cluster {
     #[must_use]
     pub fn member(&self, id: u64) -> Option<&Member> {
         self.members.get(&id)
+    }
+
+    /// One of a running member's metrics, by its name without `conclave_`.
+    ///
+    /// # Errors
+    /// When the member does not run, or has no such metric.
+    pub async fn metric(&self, id: u64, name: &str) -> Result<u64, Error> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let member = self.members.get(&id).ok_or("it does not run")?;
+        let address = member.admin_address().ok_or("it has no admin port")?;
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("conclave_{name} ")));
+        Ok(line.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
     }
 
     /// The running members' numbers.
