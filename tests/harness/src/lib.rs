@@ -1,7 +1,7 @@
 //! A cluster for tests: real members on real sockets and disks, in this process, with kill, restart and step-down.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn example() -> Result<(), conclave_testing::Error> {
 //! let mut cluster = conclave_testing::Cluster::start(3).await?;
 //! let client = cluster.client("tester").await?;
 //! client.at("/greeting").create("hello").await?;
