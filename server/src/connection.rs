@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conclave_core::query;
@@ -80,7 +80,7 @@ async fn greet(
         return Err(push_back(PushBack::Behind { zxid: shared.publisher.published() }));
     }
     let principal: Arc<str> = connection.principal().uri().into();
-    let mut session = 0;
+    let mut session = None;
     let mut attached = None;
     if let Some(attach) = attach {
         let row = shared.store.snapshot().and_then(|snapshot| query::session(&snapshot, attach.session));
@@ -98,7 +98,7 @@ async fn greet(
                 return Err(bad(why));
             }
             Ok(Some(row)) => {
-                session = attach.session.0;
+                session = Some(attach.session);
                 attached = Some(Attached { timeout_ms: row.timeout_ms });
             }
             Err(fault) => {
@@ -117,9 +117,7 @@ async fn greet(
         endpoints: shared.endpoints.clone(),
         attached,
     };
-    let (out, receiver) = mpsc::unbounded_channel();
-    let outbox =
-        Outbox { out, queued: Arc::new(AtomicUsize::new(0)), session: Arc::new(AtomicU64::new(session)), principal };
+    let (outbox, receiver) = Outbox::new(principal, session);
     Ok((welcome, outbox, receiver))
 }
 

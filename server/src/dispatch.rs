@@ -152,7 +152,7 @@ impl Dispatch {
         };
         let request = Request { principal, asked, fence, work };
         let submitted = self.shared.publisher.submit(self.connection, id, origin, request.clone());
-        self.shared.forward(forward::Command::Submit(Envelope { token: submitted.token, request }));
+        self.shared.forward(forward::Command::Submit(Envelope { token: submitted, request }));
     }
 
     fn read(&mut self, id: RequestId, consistency: Consistency, within: Duration, query: Query) {
@@ -218,25 +218,16 @@ fn bad(why: &str) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::atomic::{AtomicU64, AtomicUsize};
-
     use conclave_core::digest::Chain;
     use conclave_core::entry::{Entry, Transaction};
     use conclave_protocol::{Change, ChangeKind, Path, Scope};
-    use tokio::sync::mpsc;
 
     use super::*;
 
     #[tokio::test]
     async fn an_answer_read_before_its_zxid_is_published_waits_for_the_events() {
         let publisher = Arc::new(Publisher::new(Zxid(4)));
-        let (out, mut here) = mpsc::unbounded_channel();
-        let outbox = Outbox {
-            out,
-            queued: Arc::new(AtomicUsize::new(0)),
-            session: Arc::new(AtomicU64::new(0)),
-            principal: "spiffe://test/client/alice".into(),
-        };
+        let (outbox, mut here) = Outbox::new("spiffe://test/client/alice", None);
         publisher.connect(ConnectionId(1), outbox.clone());
         let root = Path::parse("/").unwrap();
         let watch =

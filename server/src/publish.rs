@@ -50,6 +50,16 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Of a connection of this principal, which carries this session if any; and the end that its writer reads.
+    pub(crate) fn new(
+        principal: impl Into<Arc<str>>,
+        session: Option<SessionId>,
+    ) -> (Self, mpsc::UnboundedReceiver<Out>) {
+        let (out, written) = mpsc::unbounded_channel();
+        let session = Arc::new(AtomicU64::new(session.map_or(0, |session| session.0)));
+        (Self { out, queued: Arc::default(), session, principal: principal.into() }, written)
+    }
+
     /// The connection may be gone: then nobody waits for what is sent.
     pub(crate) fn send(&self, out: Out) {
         drop(self.out.send(out));
@@ -111,12 +121,6 @@ pub(crate) struct Publisher {
     published: watch::Sender<Zxid>,
 }
 
-/// What a new request meets.
-pub(crate) struct Submitted {
-    /// Its number.
-    pub(crate) token: u64,
-}
-
 impl Publisher {
     /// Of a member that has applied (and so, published) this much.
     pub(crate) fn new(published: Zxid) -> Self {
@@ -176,14 +180,8 @@ impl Publisher {
         }
     }
 
-    /// Registers a request. The one that waited under the same origin, if any, is pushed back: this is its repetition.
-    pub(crate) fn submit(
-        &self,
-        connection: ConnectionId,
-        id: RequestId,
-        origin: Origin,
-        request: Request,
-    ) -> Submitted {
+    /// Registers a request, and gives its number. The one that waited under the same origin, if any, is pushed back: this is its repetition.
+    pub(crate) fn submit(&self, connection: ConnectionId, id: RequestId, origin: Origin, request: Request) -> u64 {
         let mut inner = self.lock();
         if let Some(before) = inner.take(&origin)
             && let Some(outbox) = inner.connections.get(&before.connection)
@@ -195,7 +193,7 @@ impl Publisher {
         inner.next_token += 1;
         inner.tokens.insert(token, origin.clone());
         inner.waiting.insert(origin, Waiting { token, request, connection, id });
-        Submitted { token }
+        token
     }
 
     /// The request with this number, if it still waits, and its origin.

@@ -1,8 +1,6 @@
 //! Rules 6 and 10 at the apply thread: nothing is committed or told before the log has it, and void entries tell nothing.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-
 use bytes::Bytes;
 use conclave_core::entry::Origin;
 use conclave_core::memory::{MemTables, NoProcedures};
@@ -49,13 +47,7 @@ impl Bench {
         let (log, votes, recovered) = conclave_log::open(Arc::new(disk.clone()), options.clone()).unwrap();
         let (log, _) = conclave_log::Writer::spawn(log, votes, &recovered, &options, Box::new(|_| {})).unwrap();
         let publisher = Arc::new(Publisher::new(Zxid(0)));
-        let (out, here) = mpsc::unbounded_channel();
-        let outbox = Outbox {
-            out,
-            queued: Arc::new(AtomicUsize::new(0)),
-            session: Arc::new(AtomicU64::new(0)),
-            principal: ALICE.into(),
-        };
+        let (outbox, here) = Outbox::new(ALICE, None);
         publisher.connect(ONE, outbox);
         let (batches, batches_here) = mpsc::unbounded_channel();
         let applier = Applier {

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
 use conclave_core::apply::{Applied, Position, apply};
@@ -76,13 +75,7 @@ fn start() -> Bench {
     let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
     let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &options).unwrap();
     let publisher = Arc::new(Publisher::new(Zxid(0)));
-    let (out, here) = mpsc::unbounded_channel();
-    let outbox = Outbox {
-        out,
-        queued: Arc::new(AtomicUsize::new(0)),
-        session: Arc::new(AtomicU64::new(0)),
-        principal: ALICE.into(),
-    };
+    let (outbox, here) = Outbox::new(ALICE, None);
     publisher.connect(ONE, outbox.clone());
     let (planner, planner_here) = planner::prepare();
     let (leases, leases_here) = mpsc::unbounded_channel();
@@ -138,7 +131,7 @@ impl Bench {
     fn ask(&self, id: RequestId, request: Request) -> u64 {
         let Asked::Once { nonce, .. } = request.asked else { panic!("{request:?}") };
         let origin = Origin::Once { principal: ALICE.to_owned(), nonce };
-        let token = self.publisher.submit(ONE, id, origin, request.clone()).token;
+        let token = self.publisher.submit(ONE, id, origin, request.clone());
         drop(self.commands.send(Command::Submit(Envelope { token, request })));
         token
     }

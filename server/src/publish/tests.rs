@@ -43,13 +43,7 @@ fn entry(base: u64, origins: &[u8]) -> Entry {
 }
 
 fn connect(publisher: &Publisher, connection: ConnectionId) -> (Outbox, mpsc::UnboundedReceiver<Out>) {
-    let (out, here) = mpsc::unbounded_channel();
-    let outbox = Outbox {
-        out,
-        queued: Arc::new(AtomicUsize::new(0)),
-        session: Arc::new(AtomicU64::new(0)),
-        principal: ALICE.into(),
-    };
+    let (outbox, here) = Outbox::new(ALICE, None);
     publisher.connect(connection, outbox.clone());
     (outbox, here)
 }
@@ -112,8 +106,8 @@ fn a_request_that_comes_again_takes_the_place_of_the_first() {
     let publisher = Publisher::new(Zxid(4));
     let (_outbox, mut here) = connect(&publisher, ONE);
     let (_other, mut there) = connect(&publisher, ConnectionId(2));
-    let first = publisher.submit(ONE, 1, origin(1), request(1)).token;
-    let second = publisher.submit(ConnectionId(2), 5, origin(1), request(1)).token;
+    let first = publisher.submit(ONE, 1, origin(1), request(1));
+    let second = publisher.submit(ConnectionId(2), 5, origin(1), request(1));
     assert_eq!(told(&mut here), ["push-back 1 Busy"]);
     assert!(publisher.waiting(first).is_none());
     assert_eq!(publisher.waiting(second).unwrap().0, origin(1));

@@ -59,11 +59,12 @@ impl Cluster {
                 peer: address(ports[1]).to_string(),
             })
             .collect();
+        let name = format!("test-{}", ports[0]);
         let mut configs = BTreeMap::new();
         for (member, ports) in addresses.iter().zip(ports.chunks(2)) {
             let tls = pki.member(member.id)?;
             let config = Config {
-                cluster: format!("test-{}", ports[0]),
+                cluster: name.clone(),
                 member: member.id,
                 data: dir.path().join(format!("member-{}", member.id)),
                 tls,
@@ -73,10 +74,6 @@ impl Cluster {
                 raft: RaftTiming::default(),
             };
             configs.insert(member.id, config);
-        }
-        let cluster_name = configs[&1].cluster.clone();
-        for config in configs.values_mut() {
-            config.cluster.clone_from(&cluster_name);
         }
         let mut cluster = Self { dir, pki, configs, members: BTreeMap::new() };
         for id in 1..=members {
