@@ -63,6 +63,9 @@ pub struct Config {
     /// Raft's timing.
     #[serde(default)]
     pub raft: Raft,
+    /// Log, checkpoints and what is kept free of the disk.
+    #[serde(default)]
+    pub storage: Storage,
 }
 
 /// Where a member listens.
@@ -111,8 +114,47 @@ impl Default for Raft {
     }
 }
 
+/// Log, checkpoints and what is kept free of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// A checkpoint is made when the log has grown by so many bytes since the last one, or by half of the tree's bytes if
+    /// that is more.
+    pub checkpoint_log_bytes: u64,
+    /// Bytes of one file of the log: what a checkpoint makes superfluous goes in such steps.
+    pub log_segment_bytes: u64,
+    /// Bytes of log that stay behind a checkpoint, so that a member that was away for a moment needs no snapshot.
+    pub log_keep_bytes: u64,
+    /// Bytes a second of a snapshot that is sent to another member, at most.
+    pub snapshot_bytes_per_s: u64,
+    /// Bytes of the file that keeps room on the disk: it is given up to get out of a full disk.
+    pub reserve_bytes: u64,
+    /// Bytes of free disk below which the leader refuses what makes the tree grow.
+    pub least_free_bytes: u64,
+    /// Milliseconds that a sync of the log may take before a leader hands over, because its disk is too slow.
+    pub stalled_sync_ms: u64,
+}
+
+impl Default for Storage {
+    /// Checkpoints after 64 MiB, files of 32 MiB, 16 MiB kept; snapshots at 256 MiB/s; 64 MiB in reserve, 256 MiB free;
+    /// a second for a sync.
+    fn default() -> Self {
+        Self {
+            checkpoint_log_bytes: 64 << 20,
+            log_segment_bytes: 32 << 20,
+            log_keep_bytes: 16 << 20,
+            snapshot_bytes_per_s: 256 << 20,
+            reserve_bytes: 64 << 20,
+            least_free_bytes: 256 << 20,
+            stalled_sync_ms: 1_000,
+        }
+    }
+}
+
+/// The smallest file of the log.
+const LEAST_SEGMENT_BYTES: u64 = 64 << 10;
 /// Every key, for suggestions.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 22] = [
     "cluster",
     "member",
     "data",
@@ -127,6 +169,13 @@ const KEYS: [&str; 15] = [
     "raft.heartbeat_ms",
     "raft.election_min_ms",
     "raft.election_max_ms",
+    "storage.checkpoint_log_bytes",
+    "storage.log_segment_bytes",
+    "storage.log_keep_bytes",
+    "storage.snapshot_bytes_per_s",
+    "storage.reserve_bytes",
+    "storage.least_free_bytes",
+    "storage.stalled_sync_ms",
     "members",
 ];
 
@@ -196,6 +245,24 @@ impl Config {
         if raft.election_max_ms * 4 > conclave_protocol::limits::SESSION_TIMEOUT_MAX_MS {
             return bad("raft.election_max_ms", &raft.election_max_ms, "sessions last at least four elections");
         }
+        let storage = self.storage;
+        if !(LEAST_SEGMENT_BYTES..=1 << 30).contains(&storage.log_segment_bytes) {
+            return bad(
+                "storage.log_segment_bytes",
+                &storage.log_segment_bytes,
+                "a file of the log has 64 KiB to 1 GiB",
+            );
+        }
+        if storage.checkpoint_log_bytes == 0 {
+            return bad("storage.checkpoint_log_bytes", &0, "a checkpoint after every write would be no end of them");
+        }
+        if storage.snapshot_bytes_per_s < LEAST_SEGMENT_BYTES {
+            return bad("storage.snapshot_bytes_per_s", &storage.snapshot_bytes_per_s, "it must be at least 65536");
+        }
+        if storage.stalled_sync_ms < raft.election_max_ms {
+            let why = "it must not be less than raft.election_max_ms";
+            return bad("storage.stalled_sync_ms", &storage.stalled_sync_ms, why);
+        }
         Ok(())
     }
 
@@ -239,6 +306,15 @@ peer = "three.example:7201"
 heartbeat_ms = 80
 election_min_ms = 200
 election_max_ms = 400
+
+[storage]                         # these are the defaults
+checkpoint_log_bytes = 67108864   # a checkpoint is made after so much log, or half of the tree if that is more
+log_segment_bytes = 33554432      # one file of the log
+log_keep_bytes = 16777216         # log that stays behind a checkpoint, for members that were away for a moment
+snapshot_bytes_per_s = 268435456  # to a member that needs one
+reserve_bytes = 67108864          # a file that is given up to get out of a full disk
+least_free_bytes = 268435456      # below it the leader refuses what makes the tree grow
+stalled_sync_ms = 1000            # a leader whose disk is slower hands over
 "#
         .to_owned()
     }

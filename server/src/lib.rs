@@ -27,7 +27,7 @@ mod watches;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming};
+pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming, Storage as StorageOptions};
 pub use member::{Member, StartError, Stopped};
 
 /// This machine's monotonic clock: it does not run back, and it means nothing elsewhere.

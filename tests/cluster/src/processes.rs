@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use conclave_client::{Client, Options};
-use conclave_server::{Config, Listen, MemberAddress, RaftTiming};
+use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
 use conclave_testing::{Error, Pki};
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,6 +98,7 @@ impl Processes {
             listen,
             members: members.to_vec(),
             raft: RaftTiming::default(),
+            storage: StorageOptions::default(),
         };
         let file = home.join("member.toml");
         std::fs::write(&file, toml::to_string(&config)?)?;

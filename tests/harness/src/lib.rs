@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conclave_client::{Client, Options};
-use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming};
+use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming, StorageOptions};
 
 pub use mortal::Mortal;
 pub use pki::Pki;
@@ -72,6 +72,7 @@ impl Cluster {
                 listen: Listen { client: address(ports[0]), peer: address(ports[1]), admin: Some(address(0)) },
                 members: addresses.clone(),
                 raft: RaftTiming::default(),
+                storage: StorageOptions::default(),
             };
             configs.insert(member.id, config);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use conclave_link::pki::CERTIFICATE_DAYS;
 use conclave_link::{Principal, TrustDomain};
-use conclave_server::{Config, Listen, MemberAddress, RaftTiming};
+use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::Instant;
 
@@ -302,6 +302,7 @@ fn make(dir: &Path, members: u64, base: Option<u16>) -> Outcome {
             listen: Listen { client: ports.client, peer: ports.peer, admin: Some(ports.admin) },
             members: addresses.clone(),
             raft: RaftTiming::default(),
+            storage: StorageOptions::default(),
         };
         Seat { id, dir: seat_dir, config }.write()?;
     }
