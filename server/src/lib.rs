@@ -7,6 +7,7 @@
 mod admin;
 mod applier;
 mod clock;
+mod cluster;
 mod config;
 mod connection;
 mod dispatch;

@@ -90,6 +90,7 @@ const fn role(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Learner => "learner",
         Role::Candidate => "candidate",
+        Role::Quarantined => "quarantined",
         Role::Unreachable => "unreachable",
     }
 }

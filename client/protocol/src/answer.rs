@@ -78,6 +78,8 @@ pub enum Role {
     Learner,
     /// It wants to become the leader.
     Candidate,
+    /// Its state is not believed, by itself: it answers nobody, and is being made anew.
+    Quarantined,
     /// Nobody reached it.
     Unreachable,
 }

@@ -13,6 +13,7 @@ mod message;
 mod path;
 mod refusal;
 mod request;
+mod side;
 mod stat;
 #[cfg(test)]
 mod tests;
@@ -26,4 +27,8 @@ pub use message::{
 pub use path::{Path, PathError};
 pub use refusal::Refusal;
 pub use request::{Call, Check, Consistency, Create, Delete, Kind, Op, Query, Scope, Set, Step, WatchRequest};
+pub use side::{
+    Backup, CHUNK_BYTES, ClusterRefusal, ClusterRequest, Health, MemberHealth, MemberReport, SIDE_FRAME_BYTES,
+    SideMessage, SideRequest, sum,
+};
 pub use stat::Stat;
