@@ -307,6 +307,25 @@ impl Handle {
         self.wait(patience, |state| state.watermark(state.durable).is_some_and(|w| w >= index))
     }
 
+    /// Bytes that the written, unpurged entries above `index` take in the log, headers included. For deciding
+    /// when a checkpoint is worth its while; costs no IO.
+    pub fn bytes_after(&self, index: u64) -> u64 {
+        self.shared().reader.shared().bytes_after(index)
+    }
+
+    /// The greatest index of an entry that is here and at most `upto`, such that at least `bytes` (headers
+    /// included) of written entries lie above it: how far a purge may go that keeps a tail for members that are a
+    /// little behind. `None` if nothing may be purged.
+    pub fn index_keeping(&self, bytes: u64, upto: u64) -> Option<u64> {
+        self.shared().reader.shared().index_keeping(bytes, upto)
+    }
+
+    /// Length of all segment files, the zeros ahead included. One system call a segment.
+    pub fn disk_bytes(&self) -> u64 {
+        let files: Vec<_> = self.shared().reader.shared().files.values().cloned().collect();
+        files.iter().map(|file| file.length().unwrap_or(0)).sum()
+    }
+
     /// Counters for metrics.
     pub fn stats(&self) -> &Stats {
         &self.shared().stats

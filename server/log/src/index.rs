@@ -25,6 +25,16 @@ pub(crate) struct Slot {
     pub(crate) offset: u64,
     /// Of the payload, in bytes.
     pub(crate) length: u32,
+    /// Bytes of the frames of all entries in the index up to this one, it included; [`Index::push`] sets it.
+    /// Only differences mean something: the count begins anew when the index is empty.
+    pub(crate) sum: u64,
+}
+
+impl Slot {
+    /// Bytes of the whole frame.
+    fn size(&self) -> u64 {
+        (HEADER + self.length as usize) as u64
+    }
 }
 
 /// What is in the log, as far as it is written.
@@ -54,7 +64,9 @@ impl Index {
         if self.slots.is_empty() {
             self.first = index;
         }
-        self.slots.push_back(slot);
+        let before = self.slots.back().map_or(0, |last| last.sum);
+        let sum = before + slot.size();
+        self.slots.push_back(Slot { sum, ..slot });
     }
 
     /// Takes back all entries from `from` on.
@@ -69,6 +81,24 @@ impl Index {
             self.first += 1;
         }
         self.purged = Some(upto);
+    }
+
+    /// Bytes of the frames of the entries above `index`.
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        let (Some(front), Some(back)) = (self.slots.front(), self.slots.back()) else { return 0 };
+        match self.get(index) {
+            Some(slot) => back.sum - slot.sum,
+            None if index < self.first => back.sum - front.sum + front.size(),
+            None => 0,
+        }
+    }
+
+    /// The greatest index that is here and at most `upto`, with at least `bytes` of entries above it.
+    pub(crate) fn index_keeping(&self, bytes: u64, upto: u64) -> Option<u64> {
+        let total = self.slots.back()?.sum;
+        let enough = self.slots.partition_point(|slot| total - slot.sum >= bytes) as u64;
+        let upto = upto.min((self.first + enough).checked_sub(1)?);
+        (upto >= self.first && enough > 0).then_some(upto)
     }
 
     pub(crate) fn get(&self, index: u64) -> Option<&Slot> {
@@ -169,5 +199,36 @@ impl Reader {
             return Err(damaged("another entry stands in this one's place"));
         }
         Ok(Record { index, term: header.term, kind: header.kind, payload: Bytes::from(bytes).slice(HEADER..) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_above_an_index_are_those_of_its_entries_through_truncations_and_purges() {
+        let frame = |length: u32| HEADER as u64 + u64::from(length);
+        let slot = |length| Slot { term: 1, segment: 1, offset: 0, length, sum: 0 };
+        let mut index = Index::default();
+        assert_eq!((index.bytes_after(0), index.index_keeping(0, 9)), (0, None));
+        (5..15).for_each(|at| index.push(at, slot(at as u32)));
+        index.truncate(13);
+        index.push(13, slot(100));
+        index.purge(Position { index: 6, term: 1 });
+        let lengths: Vec<(u64, u32)> = (7..13).map(|at| (at, at as u32)).chain([(13, 100)]).collect();
+        let above = |index: u64| lengths.iter().filter(|(at, _)| *at > index).map(|(_, l)| frame(*l)).sum::<u64>();
+        for at in 0..20 {
+            assert_eq!(index.bytes_after(at), above(at), "above {at}");
+        }
+        for (bytes, upto) in (0..900).flat_map(|bytes| (5..16).map(move |upto| (bytes, upto))) {
+            let expected = (7..=13).rev().find(|at| *at <= upto && above(*at) >= bytes);
+            assert_eq!(index.index_keeping(bytes, upto), expected, "{bytes} bytes above, at most {upto}");
+        }
+        index.purge(Position { index: 40, term: 1 });
+        assert_eq!((index.bytes_after(0), index.index_keeping(0, 50)), (0, None));
+        index.push(41, slot(3));
+        assert_eq!((index.bytes_after(40), index.bytes_after(41)), (frame(3), 0));
+        assert_eq!(index.index_keeping(1, 50), None);
     }
 }

@@ -251,6 +251,7 @@ impl Log {
             segment: self.tail.number,
             offset: at,
             length: record.payload.len() as u32, // below the payload limit
+            sum: 0,
         };
         self.staged_slots.push((record.index, slot));
         if self.staged.len() >= STAGE_BYTES { self.write_out() } else { Ok(()) }

@@ -258,7 +258,7 @@ impl Replay {
                 if expected.is_some_and(|e| e != header.index) {
                     return Err("an entry that does not follow the one before");
                 }
-                index.push(header.index, Slot { term: header.term, segment, offset, length: header.length });
+                index.push(header.index, Slot { term: header.term, segment, offset, length: header.length, sum: 0 });
             }
             Type::Truncate => {
                 index.truncate(header.index);

@@ -146,7 +146,9 @@ impl Writer {
         if appends.is_empty() {
             return Ok(());
         }
+        let busy = self.shared.stats.busy();
         self.log.append(appends.iter().flatten())?;
+        drop(busy);
         let bytes = appends.iter().flatten().map(|r| r.payload.len() as u64).sum();
         self.shared.stats.wrote(appends.iter().map(|a| a.len() as u64).sum(), bytes);
         Ok(())
@@ -174,7 +176,9 @@ impl Writer {
 
     fn vote(&mut self, vote: Vote) -> Result<(), Error> {
         let start = Instant::now();
+        let busy = self.shared.stats.busy();
         self.votes.save(vote)?;
+        drop(busy);
         self.shared.stats.synced(2, start.elapsed());
         self.shared.voted(vote);
         Ok(())
@@ -183,7 +187,10 @@ impl Writer {
     /// Syncs, moves the watermark, and calls back in order.
     fn tell(&mut self) -> Result<(), Error> {
         let start = Instant::now();
-        if self.log.sync()? {
+        let busy = self.shared.stats.busy();
+        let synced = self.log.sync()?;
+        drop(busy);
+        if synced {
             self.shared.stats.synced(1, start.elapsed());
         }
         self.shared.made_durable(self.ticket);
