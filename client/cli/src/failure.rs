@@ -259,6 +259,7 @@ fn hint(refusal: &Refusal) -> &'static str {
         "fenced" => "The lock was lost or given back: take it again, then write.",
         "not-allowed" => "Ask an administrator, or show another certificate.",
         "limit" => "Make it smaller, or split it.",
+        "disk-full" => "Delete what is not needed, or make room on the leader's disk; it goes on by itself then.",
         "bad-path" => "A path is / or names with a / before each, like /app/config.",
         "no-plugin" | "no-procedure" => "Look at how its name is written.",
         "plugin-failed" => "What it had written is undone; the same call will probably fail again.",

@@ -90,6 +90,15 @@ pub enum Refusal {
         /// The actual value.
         actual: u64,
     },
+    /// The leader has too little of its disk left: what makes the tree larger has to wait. Deletes, ends of sessions and
+    /// what leaves the tree as large as it was go on.
+    #[error("the leader's disk has {} free, nothing may grow below {}", bytes(*free_bytes), bytes(*least_bytes))]
+    DiskFull {
+        /// Bytes that the leader's disk had free when it last looked.
+        free_bytes: u64,
+        /// Bytes that have to be free before the tree may grow again.
+        least_bytes: u64,
+    },
     /// The path is none.
     #[error("{why}")]
     BadPath {
@@ -142,6 +151,15 @@ pub enum Refusal {
     },
 }
 
+/// A number of bytes as people write it: in MiB, with one decimal, once there is one.
+fn bytes(count: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if count < MIB {
+        return format!("{} KiB", count >> 10);
+    }
+    format!("{}.{} MiB", count / MIB, count % MIB * 10 / MIB)
+}
+
 impl From<crate::PathError> for Refusal {
     fn from(error: crate::PathError) -> Self {
         Self::BadPath { why: error.to_string() }
@@ -163,6 +181,7 @@ impl Refusal {
             Self::Fenced { .. } => "fenced",
             Self::NotAllowed { .. } => "not-allowed",
             Self::Limit { .. } => "limit",
+            Self::DiskFull { .. } => "disk-full",
             Self::BadPath { .. } => "bad-path",
             Self::BadRequest { .. } => "bad-request",
             Self::Step { cause, .. } => cause.code(),
@@ -171,5 +190,24 @@ impl Refusal {
             Self::PluginRefused { .. } => "plugin-refused",
             Self::PluginFailed { .. } => "plugin-failed",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_how_much_is_free_and_how_much_has_to_be() {
+        let said = |free_bytes, least_bytes| Refusal::DiskFull { free_bytes, least_bytes }.to_string();
+        assert_eq!(
+            said(12_345_678, 256 << 20),
+            "the leader's disk has 11.7 MiB free, nothing may grow below 256.0 MiB"
+        );
+        assert_eq!(said(0, 1_023 << 10), "the leader's disk has 0 KiB free, nothing may grow below 1023 KiB");
+        assert_eq!(
+            said(u64::MAX, 1 << 20),
+            "the leader's disk has 17592186044415.9 MiB free, nothing may grow below 1.0 MiB"
+        );
     }
 }

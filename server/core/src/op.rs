@@ -6,6 +6,7 @@ pub(crate) mod delete;
 pub(crate) mod fence;
 pub(crate) mod forget;
 pub(crate) mod genesis;
+pub(crate) mod growth;
 pub(crate) mod multi;
 pub(crate) mod session;
 pub(crate) mod set;

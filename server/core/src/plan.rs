@@ -98,6 +98,27 @@ pub enum Verdict {
     PushBack(PushBack),
 }
 
+/// Whether the tree may grow, as the leader's disk has it.
+///
+/// Where growth is refused, a client's request whose transaction would leave the tree larger than it was is answered
+/// with [`Refusal::DiskFull`], which is a transaction like any refusal. Counted is what znodes take, the whole
+/// transaction together: a multi or a procedure may create as much as it deletes. All else goes on: deletes, ends of
+/// sessions, checks, data that gets no longer, the leader's own work. Rows of exactly-once (replies, one-shot writes)
+/// are not counted: they are bounded, and they go by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// It may.
+    #[default]
+    Allowed,
+    /// It may not.
+    Refused {
+        /// Bytes that the disk has free.
+        free_bytes: u64,
+        /// Bytes that have to be free before it may again.
+        least_bytes: u64,
+    },
+}
+
 /// Runs plugins' procedures inside the transaction that is being planned.
 pub trait Procedures: Send {
     /// Makes a component ready to run, or says why it can never run. Called for every plugin before the first plan.

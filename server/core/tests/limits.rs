@@ -81,6 +81,19 @@ fn a_subtree_of_so_many_znodes_is_deleted_as_one_transaction_and_no_larger_one()
 }
 
 #[test]
+fn a_subtree_goes_from_its_last_path_to_its_first() {
+    let mut member = Member::new();
+    for (number, text) in (1..).zip(["/a", "/a/a", "/a/a/a", "/a/b", "/a/b/a"]) {
+        member.done(&once(number, 2_000, create(text)));
+    }
+    member.planned(&once(9, 2_000, delete("/a", true)));
+    member.cut();
+    let entry = member.apply_one().unwrap();
+    let gone: Vec<&str> = entry.transactions[0].changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(gone, ["/a/b/a", "/a/b", "/a/a/a", "/a/a", "/a"]);
+}
+
+#[test]
 fn a_name_that_a_number_makes_too_long_is_refused_and_one_made_by_hand_is_passed_over() {
     let mut member = Member::new();
     let kind = Kind { ephemeral: false, sequential: true };

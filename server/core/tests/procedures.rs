@@ -5,7 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use conclave_core::memory::MemTables;
-use conclave_core::plan::{Install, Planner, Procedure, Procedures};
+use conclave_core::plan::{Growth, Install, Planner, Procedure, Procedures};
 use conclave_core::view::{Stop, Tx};
 use conclave_core::{Fault, Table};
 use conclave_protocol::{Call, Create, Delete, Kind, Op, Refusal, Set, Value, limits};
@@ -33,6 +33,11 @@ fn run(tx: &mut Tx, call: &Procedure) -> Result<Bytes, Refusal> {
     assert_eq!(tx.get(&made).unwrap(), Some((call.args.clone(), stat)), "it sees what it wrote");
     match call.procedure.as_str() {
         "make" => Ok(Bytes::from(tx.rows_written().to_string())),
+        "swap" => {
+            tx.delete(&Delete { path: path("/old"), if_version: None, recursive: false })
+                .map_err(|_| refused("swap"))?;
+            Ok(Bytes::new())
+        }
         "refuse" => Err(refused("no")),
         "fault" => {
             tx.fail(Fault::Storage("first".to_owned()));
@@ -103,6 +108,26 @@ fn a_plugin_that_is_not_there_or_cannot_be_run_is_refused() {
     let mut member = member();
     assert_eq!(code(&member.run(&once(1, 2_000, call("none", "make")))), "no-plugin");
     assert_eq!(code(&member.run(&once(2, 2_000, call("bad", "make")))), "plugin-failed");
+}
+
+#[test]
+fn a_procedure_may_create_on_a_full_disk_as_much_as_it_deletes_and_no_more() {
+    let mut member = member();
+    let old = Create { path: path("/old"), data: Bytes::from_static(b"1234"), kind: Kind::default(), parents: false };
+    member.done(&once(1, 2_000, Op::Create(old)));
+    member.planner.set_growth(Growth::Refused { free_bytes: 0, least_bytes: 1 });
+    assert_eq!(code(&member.run(&once(2, 2_000, call("good", "make")))), "disk-full");
+    assert_eq!(member.tables.count(Table::Znode), 2, "what it wrote is undone");
+    assert_eq!(code(&member.run(&once(3, 2_000, call("good", "refuse")))), "plugin-refused");
+    member.planner.set_growth(Growth::Allowed);
+    member.done(&once(
+        4,
+        2_000,
+        Op::Set(Set { path: path("/old"), data: Bytes::from_static(b"12345"), if_version: None }),
+    ));
+    member.planner.set_growth(Growth::Refused { free_bytes: 0, least_bytes: 1 });
+    assert_eq!(code(&member.run(&once(5, 2_000, call("good", "swap")))), "done");
+    assert_eq!(member.tables.count(Table::Znode), 2);
 }
 
 #[test]

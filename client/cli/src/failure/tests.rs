@@ -130,6 +130,7 @@ fn every_refusal_code_that_a_user_can_do_something_about_has_a_hint() {
         Refusal::NoSession { what: text() },
         Refusal::NotAllowed { principal: text(), action: text(), path },
         Refusal::Limit { what: text(), limit: 1, actual: MemberId(2).0 },
+        Refusal::DiskFull { free_bytes: 1, least_bytes: 2 },
         Refusal::BadPath { why: text() },
         Refusal::NoPlugin { plugin: text() },
         Refusal::NoProcedure { plugin: text(), procedure: text() },

@@ -37,6 +37,8 @@ fn now() -> Vec<(String, String)> {
     let mut all = lines("client", &samples::client_messages());
     all.extend(lines("member", &samples::server_messages()));
     all.extend(lines("outcome", &samples::outcomes()));
+    all.extend(lines("side-request", &samples::side_requests()));
+    all.extend(lines("side-message", &samples::side_messages()));
     all
 }
 
@@ -80,4 +82,6 @@ fn all_are_read(golden: &BTreeMap<String, String>) {
     are_read(golden, "client", samples::client_messages());
     are_read(golden, "member", samples::server_messages());
     are_read(golden, "outcome", samples::outcomes());
+    are_read(golden, "side-request", samples::side_requests());
+    are_read(golden, "side-message", samples::side_messages());
 }

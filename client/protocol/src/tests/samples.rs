@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use crate::{
-    Answer, Attach, Attached, Call, Change, ChangeKind, Check, ClientMessage, Consistency, Create, Delete, Endpoint,
-    Entry, Fence, Hello, Kind, MemberId, MemberStatus, NO_REQUEST, Nonce, Op, Outcome, Page, Path, PushBack, Query,
-    Refusal, Role, Scope, ServerMessage, SessionId, Set, Stat, Status, Step, Value, WatchId, WatchRequest, Welcome,
-    Zxid, codec,
+    Answer, Attach, Attached, Backup, Call, Change, ChangeKind, Check, ClientMessage, ClusterRefusal, ClusterRequest,
+    Consistency, Create, Delete, Endpoint, Entry, Fence, Health, Hello, Kind, MemberHealth, MemberId, MemberReport,
+    MemberStatus, NO_REQUEST, Nonce, Op, Outcome, Page, Path, PushBack, Query, Refusal, Role, Scope, ServerMessage,
+    SessionId, Set, SideMessage, SideRequest, Stat, Status, Step, Value, WatchId, WatchRequest, Welcome, Zxid, codec,
 };
 
 /// The name of each variant, in a match that must be complete; and all the names.
@@ -61,7 +61,28 @@ variants! { push_back, PUSH_BACK, PushBack:
 }
 variants! { role, ROLE, Role:
     Role::Leader => "leader", Role::Follower => "follower", Role::Learner => "learner",
-    Role::Candidate => "candidate", Role::Unreachable => "unreachable",
+    Role::Candidate => "candidate", Role::Quarantined => "quarantined", Role::Unreachable => "unreachable",
+}
+variants! { side_request, SIDE_REQUEST, SideRequest:
+    SideRequest::Backup { .. } => "backup", SideRequest::Health => "health",
+    SideRequest::Cluster(ClusterRequest::AddLearner { .. }) => "cluster.add-learner",
+    SideRequest::Cluster(ClusterRequest::Promote { .. }) => "cluster.promote",
+    SideRequest::Cluster(ClusterRequest::Remove { .. }) => "cluster.remove",
+    SideRequest::Cluster(ClusterRequest::StepDown) => "cluster.step-down",
+}
+variants! { side_message, SIDE_MESSAGE, SideMessage:
+    SideMessage::Working => "working", SideMessage::Backup(_) => "backup", SideMessage::Chunk { .. } => "chunk",
+    SideMessage::End { .. } => "end", SideMessage::Health(_) => "health", SideMessage::Done => "done",
+    SideMessage::Declined(_) => "declined", SideMessage::Refused { .. } => "refused",
+    SideMessage::Failed { .. } => "failed",
+}
+variants! { cluster_refusal, CLUSTER_REFUSAL, ClusterRefusal:
+    ClusterRefusal::MemberExists { .. } => "member-exists", ClusterRefusal::NumberUsed { .. } => "number-used",
+    ClusterRefusal::AddressTaken { .. } => "address-taken", ClusterRefusal::BadAddress { .. } => "bad-address",
+    ClusterRefusal::NoMember { .. } => "no-member", ClusterRefusal::Behind { .. } => "behind",
+    ClusterRefusal::Unreachable { .. } => "unreachable", ClusterRefusal::LastVoter { .. } => "last-voter",
+    ClusterRefusal::NoMajority { .. } => "no-majority", ClusterRefusal::NoSuccessor => "no-successor",
+    ClusterRefusal::Changing => "changing", ClusterRefusal::NoLeader => "no-leader",
 }
 variants! { kind, KIND, ChangeKind:
     ChangeKind::Created => "created", ChangeKind::Data => "data", ChangeKind::Deleted => "deleted",
@@ -72,7 +93,8 @@ variants! { refusal, REFUSAL, Refusal:
     Refusal::EphemeralParent { .. } => "ephemeral-parent", Refusal::NoSession { .. } => "no-session",
     Refusal::SessionOver { .. } => "session-over", Refusal::Fenced { .. } => "fenced",
     Refusal::NotAllowed { .. } => "not-allowed", Refusal::Limit { .. } => "limit",
-    Refusal::BadPath { .. } => "bad-path", Refusal::BadRequest { .. } => "bad-request",
+    Refusal::DiskFull { .. } => "disk-full", Refusal::BadPath { .. } => "bad-path",
+    Refusal::BadRequest { .. } => "bad-request",
     Refusal::Step { .. } => "step", Refusal::NoPlugin { .. } => "no-plugin",
     Refusal::NoProcedure { .. } => "no-procedure", Refusal::PluginRefused { .. } => "plugin-refused",
     Refusal::PluginFailed { .. } => "plugin-failed",
@@ -157,6 +179,7 @@ pub(super) fn refusals() -> Vec<Refusal> {
         Refusal::NoProcedure { plugin: text("p"), procedure: text("q") },
         Refusal::PluginRefused { plugin: text("p"), message: text("m") },
         Refusal::PluginFailed { plugin: text("p"), why: text("trap") },
+        Refusal::DiskFull { free_bytes: 3 << 20, least_bytes: 5 << 20 },
     ]
 }
 
@@ -175,7 +198,7 @@ fn values() -> Vec<Value> {
 }
 
 fn status() -> Status {
-    let roles = [Role::Leader, Role::Follower, Role::Learner, Role::Candidate, Role::Unreachable];
+    let roles = [Role::Leader, Role::Follower, Role::Learner, Role::Candidate, Role::Unreachable, Role::Quarantined];
     let members = (1..).zip(roles).map(|(id, role)| MemberStatus {
         id: MemberId(id),
         role,
@@ -288,6 +311,94 @@ pub(super) fn outcomes() -> Vec<(String, Outcome)> {
     values.chain(refusals.map(|(number, one)| (format!("err.{number}.{}", refusal(&one)), Err(one)))).collect()
 }
 
+fn cluster_refusals() -> Vec<ClusterRefusal> {
+    let member = MemberId(4);
+    let address = || "h:1".to_owned();
+    vec![
+        ClusterRefusal::MemberExists { member, client: address(), peer: address() },
+        ClusterRefusal::NumberUsed { member, next: MemberId(5) },
+        ClusterRefusal::AddressTaken { address: address(), member },
+        ClusterRefusal::BadAddress { address: "h".to_owned() },
+        ClusterRefusal::NoMember { member },
+        ClusterRefusal::Behind { member, entries: 7 },
+        ClusterRefusal::Unreachable { member },
+        ClusterRefusal::LastVoter { member },
+        ClusterRefusal::NoMajority { member, voters: 2, reachable: 1 },
+        ClusterRefusal::NoSuccessor,
+        ClusterRefusal::Changing,
+        ClusterRefusal::NoLeader,
+    ]
+}
+
+/// Every kind of request on a side stream.
+pub(super) fn side_requests() -> Vec<(String, SideRequest)> {
+    let member = MemberId(4);
+    let address = || "h:1".to_owned();
+    let requests = [
+        SideRequest::Backup { at_least: Zxid(12) },
+        SideRequest::Health,
+        SideRequest::Cluster(ClusterRequest::AddLearner { member, client: address(), peer: address() }),
+        SideRequest::Cluster(ClusterRequest::Promote { member }),
+        SideRequest::Cluster(ClusterRequest::Remove { member }),
+        SideRequest::Cluster(ClusterRequest::StepDown),
+    ];
+    requests.into_iter().map(|one| (side_request(&one).to_owned(), one)).collect()
+}
+
+fn health() -> Health {
+    let report = MemberReport {
+        term: 3,
+        zxid: Zxid(12),
+        digest: "00ff".repeat(8),
+        version: "0.1.0".to_owned(),
+        clock_offset_ms: -4,
+        round_trip_ms: 1,
+        log_last_sync_us: 700,
+        log_longest_sync_us: 9_000,
+        free_bytes: 1 << 40,
+        checkpoint_zxid: Some(Zxid(9)),
+        certificate_end_s: Some(1_800_000_000),
+        note: Some("why".to_owned()),
+    };
+    let member = |id, report: Option<MemberReport>| MemberHealth {
+        id: MemberId(id),
+        voter: report.is_some(),
+        client: "h:1".to_owned(),
+        peer: "h:2".to_owned(),
+        role: if report.is_some() { Role::Leader } else { Role::Unreachable },
+        report,
+    };
+    let bare = MemberReport { checkpoint_zxid: None, certificate_end_s: None, note: None, ..report.clone() };
+    Health {
+        cluster: "6f1c".to_owned(),
+        member: MemberId(1),
+        leader: Some(MemberId(1)),
+        wall_ms: 1_700_000_000_000,
+        members: vec![member(1, Some(report)), member(2, Some(bare)), member(3, None)],
+    }
+}
+
+/// Every kind of message on a side stream.
+pub(super) fn side_messages() -> Vec<(String, SideMessage)> {
+    let bytes = Bytes::from_static(b"rows");
+    let backup =
+        Backup { cluster: "6f1c".to_owned(), zxid: Zxid(12), digest: "00ff".repeat(8), bytes: 4_096, rows: 10 };
+    let messages = [
+        SideMessage::Working,
+        SideMessage::Backup(backup),
+        SideMessage::Chunk { sum: crate::sum(&bytes), bytes },
+        SideMessage::End { bytes: 4_096 },
+        SideMessage::Health(Box::new(health())),
+        SideMessage::Done,
+        SideMessage::Refused { refusal: Refusal::BadRequest { why: "w".to_owned() } },
+        SideMessage::Failed { why: "w".to_owned(), unknown: true },
+    ];
+    let messages = messages.into_iter().map(|one| (side_message(&one).to_owned(), one));
+    let declined = cluster_refusals().into_iter();
+    let declined = declined.map(|one| (format!("declined.{}", cluster_refusal(&one)), SideMessage::Declined(one)));
+    messages.chain(declined).collect()
+}
+
 /// Panics unless each of these names is the name of a sample.
 fn all_there(what: &str, all: &[&str], there: impl IntoIterator<Item = &'static str>) {
     let there: Vec<&str> = there.into_iter().collect();
@@ -306,6 +417,9 @@ fn there_is_a_sample_of_every_variant() {
     all_there("value", VALUE, values().iter().map(value));
     all_there("answer", ANSWER, answers().iter().map(answer));
     all_there("refusal", REFUSAL, refusals().iter().map(refusal));
+    all_there("side request", SIDE_REQUEST, side_requests().iter().map(|(_, one)| side_request(one)));
+    all_there("side message", SIDE_MESSAGE, side_messages().iter().map(|(_, one)| side_message(one)));
+    all_there("cluster's refusal", CLUSTER_REFUSAL, cluster_refusals().iter().map(cluster_refusal));
     all_there("role", ROLE, status().members.iter().map(|member| role(&member.role)));
     let messages = client_messages();
     let reads = messages.iter().filter_map(|(_, one)| match one {
@@ -340,6 +454,16 @@ fn a_refusals_code_is_its_name_on_the_wire() {
         }
         let bytes = codec::encode(&one);
         let name = refusal(&one).as_bytes();
+        assert!(bytes.windows(name.len()).any(|part| part == name), "{one:?}");
+    }
+}
+
+#[test]
+fn a_clusters_refusals_code_is_its_name_on_the_wire() {
+    for one in cluster_refusals() {
+        assert_eq!(one.code(), cluster_refusal(&one));
+        let bytes = codec::encode(&one);
+        let name = one.code().as_bytes();
         assert!(bytes.windows(name.len()).any(|part| part == name), "{one:?}");
     }
 }

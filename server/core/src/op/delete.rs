@@ -65,7 +65,8 @@ fn subtree(tx: &Tx, top: Victim) -> Result<Vec<Victim>, Stop> {
             }
         }
     }
-    victims.reverse();
+    // The order in which the end of a session deletes: a child's path is behind its parent's.
+    victims.sort_unstable_by(|a, b| b.path.cmp(&a.path));
     Ok(victims)
 }
 

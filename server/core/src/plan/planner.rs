@@ -4,12 +4,12 @@ use bytes::Bytes;
 use conclave_protocol::{Nonce, Outcome, PushBack, Refusal, SessionId, Value, Zxid, codec, limits};
 
 use super::pending::Pending;
-use super::{Asked, Procedures, Request, Verdict, Work, replies};
+use super::{Asked, Growth, Procedures, Request, Verdict, Work, replies};
 use crate::apply::Local;
 use crate::digest::{Chain, Digest, RowHash};
 use crate::entry::Origin;
 use crate::op::call::Plugins;
-use crate::op::{fence, forget, genesis, perform, session};
+use crate::op::{fence, forget, genesis, growth, perform, session};
 use crate::row::{self, Once, Reply, Session, State};
 use crate::tree::typed;
 use crate::view::{Base, Stop, Tx, View};
@@ -44,6 +44,7 @@ pub struct Planner {
     state_row: Option<RowHash>,
     pending: Pending,
     time_ms: u64,
+    growth: Growth,
 }
 
 impl Planner {
@@ -68,7 +69,13 @@ impl Planner {
             state_row,
             pending: Pending::default(),
             time_ms: state.time_ms,
+            growth: Growth::Allowed,
         })
+    }
+
+    /// From now on the tree may grow, or not. A new planner lets it.
+    pub fn set_growth(&mut self, growth: Growth) {
+        self.growth = growth;
     }
 
     /// Plans a request, at this cluster time (milliseconds; an earlier one than before is taken as the last one).
@@ -232,6 +239,8 @@ impl Planner {
             Ok(()) => self.work(tx, request),
             Err(stop) => (tx, Err(stop)),
         };
+        // Last of all: whatever else there is to say against it, is said on a full disk too.
+        let done = done.and_then(|value| growth::within(&tx, &value, self.growth).map(|()| value));
         match done {
             Ok(value) => Ok((tx, Ok(value))),
             Err(Stop::Refused(refusal)) => {
