@@ -15,6 +15,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::options::Options;
 use crate::session::{Ask, Body, Done, State};
 use crate::watch::WatchBuilder;
+use crate::wire::Opener;
 use crate::znode::At;
 
 /// A client of a cluster. Clones share its connection and its session.
@@ -245,6 +246,17 @@ impl Client {
     pub(crate) fn unwatch(&self, watch: conclave_protocol::WatchId) {
         // A driver that is gone has no watches.
         let _ = self.core.unwatch.send(watch);
+    }
+
+    /// What opens side streams; waits until there is a connection.
+    pub(crate) async fn opener(&self) -> Result<Opener> {
+        let mut opener = self.core.shared.opener();
+        let closed = Error::Closed { outcome: Outcome::NotApplied };
+        let open = tokio::select! {
+            open = opener.wait_for(Option::is_some) => open.ok().and_then(|open| open.clone()),
+            () = self.core.commands.closed() => None,
+        };
+        open.ok_or(closed)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -131,7 +131,9 @@ impl Driver {
     async fn run(mut self) {
         while let Some(mut wire) = self.connect().await {
             let since = Moment::now();
+            self.desk.shared.may_open(Some(Arc::clone(&wire.side)));
             let reason = self.desk.serve(&mut wire).await;
+            self.desk.shared.may_open(None);
             self.desk.machine.handle_disconnect();
             self.desk.settle();
             if self.desk.finished {

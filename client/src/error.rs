@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use conclave_protocol::Refusal;
+use conclave_protocol::{ClusterRefusal, Refusal};
 
 use crate::options::ConfigError;
 
@@ -65,6 +65,17 @@ pub enum Error {
         /// What is known of this request.
         outcome: Outcome,
     },
+    /// The cluster does not change its membership so. Nothing was changed.
+    #[error("refused: {}: {_0}", _0.code())]
+    Declined(ClusterRefusal),
+    /// A backup, or another request on a stream of its own, ended early: the connection broke, or the member failed.
+    #[error("interrupted: {why}")]
+    Interrupted {
+        /// What happened.
+        why: String,
+        /// What is known of the request. A backup changes nothing.
+        outcome: Outcome,
+    },
     /// A member's answer does not fit the question: the versions of client and cluster do not fit each other.
     #[error("an answer of the wrong kind to {question}")]
     Mismatch {
@@ -104,6 +115,8 @@ impl Error {
             | Self::NoConnection(_)
             | Self::Config(_)
             | Self::Closed { .. }
+            | Self::Declined(_)
+            | Self::Interrupted { .. }
             | Self::Mismatch { .. } => false,
         }
     }
@@ -112,8 +125,10 @@ impl Error {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Refused(_) | Self::TimedOut { .. } | Self::NoConnection(_) | Self::Config(_) => Outcome::NotApplied,
-            Self::SessionOver { outcome } | Self::Closed { outcome } => *outcome,
+            Self::Refused(_) | Self::Declined(_) | Self::TimedOut { .. } | Self::NoConnection(_) | Self::Config(_) => {
+                Outcome::NotApplied
+            }
+            Self::SessionOver { outcome } | Self::Closed { outcome } | Self::Interrupted { outcome, .. } => *outcome,
             Self::Unknown { .. } | Self::Mismatch { .. } => Outcome::Unknown,
         }
     }
@@ -124,12 +139,14 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TimedOut { .. } => true,
+            Self::Interrupted { outcome, .. } => *outcome == Outcome::NotApplied,
             Self::NoConnection(none) => !none.is_certificate_problem(),
             Self::Refused(_)
             | Self::Unknown { .. }
             | Self::SessionOver { .. }
             | Self::Config(_)
             | Self::Closed { .. }
+            | Self::Declined(_)
             | Self::Mismatch { .. } => false,
         }
     }

@@ -56,6 +56,7 @@ mod driver;
 mod error;
 mod options;
 mod session;
+mod side;
 mod watch;
 mod wire;
 mod znode;
@@ -65,13 +66,15 @@ pub use builder::ToPath;
 pub use client::{Client, Peer, Session};
 /// What the words of the protocol mean is said there.
 pub use conclave_protocol::{
-    Change, ChangeKind, Check, Consistency, Entry, Fence, Kind, MemberId, MemberStatus, Page, Path, PathError, Refusal,
-    Role, Scope, SessionId, Stat, Status, Step, Value, Zxid, limits,
+    Backup, Change, ChangeKind, Check, ClusterRefusal, Consistency, Entry, Fence, Health, Kind, MemberHealth, MemberId,
+    MemberReport, MemberStatus, Page, Path, PathError, Refusal, Role, Scope, SessionId, Stat, Status, Step, Value,
+    Zxid, limits,
 };
 /// Steps of a [`Client::multi`].
 pub use conclave_protocol::{Create as CreateStep, Delete as DeleteStep, Set as SetStep};
 pub use error::{Attempt, Doubt, Error, NoConnection, Outcome, Result};
 pub use options::{ConfigError, Options, Source};
 pub use session::State;
+pub use side::BackupStream;
 pub use watch::{Watch, WatchBuilder, WatchEvent};
 pub use znode::{At, Children, Create, Created, Delete, Exists, Get, GetStat, Listing, Set, Znode};

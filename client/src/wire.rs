@@ -4,12 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conclave_link::{Credentials, Dialer, Files, FrameReader, FrameWriter, Plane, Tuning};
+use conclave_link::{Connection, Credentials, Dialer, Files, FrameReader, FrameWriter, Plane, Tuning};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::Result;
 use crate::options::{ConfigError, Options};
+
+/// A stream beside the ordered one.
+pub(crate) struct Side {
+    pub(crate) reader: FrameReader<Box<dyn AsyncRead + Send + Unpin>>,
+    pub(crate) writer: FrameWriter<Box<dyn AsyncWrite + Send + Unpin>>,
+}
+
+/// Opens side streams, and holds the connection open.
+pub(crate) type Opener = Arc<dyn Fn() -> BoxFuture<'static, Result<Side, Reason>> + Send + Sync>;
 
 /// A connection's stream.
 pub(crate) struct Wire {
@@ -17,6 +26,8 @@ pub(crate) struct Wire {
     pub(crate) writer: FrameWriter<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Says why the connection ended, when it has; holds it open until then.
     pub(crate) end: Box<dyn Fn() -> Option<Reason> + Send>,
+    /// Opens further streams.
+    pub(crate) side: Opener,
 }
 
 /// Why there is no connection.
@@ -84,6 +95,16 @@ impl Quic {
     }
 }
 
+fn opener(connection: Connection) -> Opener {
+    Arc::new(move || {
+        let connection = connection.clone();
+        Box::pin(async move {
+            let (send, receive) = connection.open_bi().await?;
+            Ok(Side { reader: FrameReader::new(Box::new(receive)), writer: FrameWriter::new(Box::new(send)) })
+        })
+    })
+}
+
 fn config(error: conclave_link::Error) -> ConfigError {
     match error {
         conclave_link::Error::File { path, reason } => ConfigError::File { path, why: reason },
@@ -105,6 +126,7 @@ impl Dial for Quic {
                         return Ok(Wire {
                             reader: FrameReader::new(Box::new(receive)),
                             writer: FrameWriter::new(Box::new(send)),
+                            side: opener(connection.clone()),
                             end: Box::new(move || connection.close_reason().map(Reason::from)),
                         });
                     }

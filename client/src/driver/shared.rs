@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use crate::client::Peer;
 use crate::clock::Moment;
 use crate::session::State;
+use crate::wire::Opener;
 
 /// Written by the driver, read by all handles.
-#[derive(Debug)]
 pub(crate) struct Shared {
     state: watch::Sender<State>,
     zxid: AtomicU64,
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     lease_ns: AtomicU64,
     watches: AtomicU64,
     peer: Mutex<Option<Peer>>,
+    /// Opens side streams, while there is a connection.
+    opener: watch::Sender<Option<Opener>>,
 }
 
 impl Default for Shared {
@@ -30,6 +32,7 @@ impl Default for Shared {
             lease_ns: AtomicU64::new(0),
             watches: AtomicU64::new(1),
             peer: Mutex::new(None),
+            opener: watch::Sender::new(None),
         }
     }
 }
@@ -48,6 +51,14 @@ impl Shared {
 
     pub(crate) fn peer(&self) -> Option<Peer> {
         self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn may_open(&self, opener: Option<Opener>) {
+        self.opener.send_replace(opener);
+    }
+
+    pub(crate) fn opener(&self) -> watch::Receiver<Option<Opener>> {
+        self.opener.subscribe()
     }
 
     /// The state, as the clock sees it now: the driver may not have run since the process was stopped.

@@ -95,6 +95,7 @@ impl Dial for Town {
             reader: FrameReader::new(Box::new(read)),
             writer: FrameWriter::new(Box::new(write)),
             end: Box::new(|| None),
+            side: Arc::new(|| Box::pin(std::future::ready(Err(Reason::new("no side streams here"))))),
         };
         Box::pin(std::future::ready(Ok(wire)))
     }
