@@ -43,4 +43,7 @@ pub enum Fault {
     /// The disk, or the database on it.
     #[error("storage: {0}")]
     Storage(String),
+    /// No room on the disk: nothing was changed, and the same can be tried again when there is room.
+    #[error("the disk is full: {0}")]
+    Full(String),
 }

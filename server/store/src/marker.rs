@@ -45,7 +45,7 @@ impl Boot {
     }
 }
 
-/// Why the tables were thrown away and begin empty: the whole log is to be applied again.
+/// Why the tables were thrown away, to be built again from the newest checkpoint and the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discarded {
@@ -57,8 +57,10 @@ pub enum Discarded {
     Unmarked,
     /// The member crashed twice in a row within a minute of opening them.
     Crashing,
-    /// The marker is there, the tables are not.
+    /// There is a marker or a checkpoint, and no tables.
     Missing,
+    /// The caller knows that they are wrong: [`Options::discard`](crate::Options::discard).
+    Asked,
 }
 
 impl std::fmt::Display for Discarded {
@@ -69,6 +71,7 @@ impl std::fmt::Display for Discarded {
             Self::Unmarked => "the marker of the tables is missing or unreadable",
             Self::Crashing => "two crashes in a row within a minute of opening the tables",
             Self::Missing => "the tables are gone",
+            Self::Asked => "the tables are known to be wrong",
         })
     }
 }
@@ -190,6 +193,16 @@ impl Marker {
         write().map_err(io("write", &next))?;
         fs::rename(&next, &path).map_err(io("replace", &path))?;
         sync_dir(dir)
+    }
+
+    /// Removes the one of this data directory, durably: from then on its tables are not believed.
+    pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(FILE);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(dir),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("remove", &path)(error)),
+        }
     }
 
     /// Magic, format, postcard, checksum of all that.

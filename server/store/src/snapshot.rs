@@ -1,6 +1,7 @@
 //! One state, read in one transaction, every row verified.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use conclave_core::apply::Local;
@@ -10,15 +11,15 @@ use conclave_core::{Fault, Table, query, row};
 use conclave_protocol::Zxid;
 use heed::{RoTxn, WithoutTls};
 
-use crate::Store;
+use crate::environment::Environment;
 use crate::error::storage;
 
 /// The state as of one commit. It owns what it needs, so it can be moved between threads; while it is held, LMDB can't
 /// use again the pages that later commits free: never hold one while waiting.
 pub struct Snapshot {
-    /// Before `store`, so that it is closed first.
+    /// Before the environment, so that it is closed first.
     txn: RoTxn<'static, WithoutTls>,
-    store: Store,
+    environment: Arc<Environment>,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -28,10 +29,10 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(store: Store) -> Result<Self, Fault> {
-        let txn = store.0.env.clone().static_read_txn().map_err(storage)?;
-        store.0.reader_opened(txn.id());
-        Ok(Self { txn, store })
+    pub(crate) fn new(environment: Arc<Environment>) -> Result<Self, Fault> {
+        let txn = environment.env.clone().static_read_txn().map_err(storage)?;
+        environment.reader_opened(txn.id());
+        Ok(Self { txn, environment })
     }
 
     /// What is kept beside the tables: chain, digest, the last entry applied, membership.
@@ -39,7 +40,7 @@ impl Snapshot {
     /// # Errors
     /// A fault of this member.
     pub fn local(&self) -> Result<Local, Fault> {
-        self.store.0.read_local(&self.txn)
+        self.environment.read_local(&self.txn)
     }
 
     /// What the next transaction builds on; before genesis, zeroes.
@@ -66,16 +67,37 @@ impl Snapshot {
     /// A fault of this member.
     pub fn scrub(&self) -> Result<Digest, Fault> {
         let mut digest = Digest::default();
+        self.each_row(|table, _, _, hash| {
+            if table.is_digested() {
+                digest.add(hash);
+            }
+            Ok::<_, Fault>(())
+        })?;
+        Ok(digest)
+    }
+
+    /// Reads every row in the order of tables and keys, verifies it, and hands it on.
+    pub(crate) fn each_row<E: From<Fault>>(
+        &self,
+        mut each: impl FnMut(Table, &[u8], &[u8], RowHash) -> Result<(), E>,
+    ) -> Result<(), E> {
         for table in Table::ALL {
-            for row in self.store.0.table(table).iter(&self.txn).map_err(storage)? {
+            for row in self.environment.table(table).iter(&self.txn).map_err(storage)? {
                 let (key, stored) = row.map_err(storage)?;
-                let (hash, _) = verify(table, key, stored)?;
-                if table.is_digested() {
-                    digest.add(hash);
-                }
+                let (hash, value) = verify(table, key, stored)?;
+                each(table, key, value, hash)?;
             }
         }
-        Ok(digest)
+        Ok(())
+    }
+
+    /// How many rows there are in all tables.
+    pub(crate) fn rows(&self) -> Result<u64, Fault> {
+        let mut rows = 0;
+        for table in Table::ALL {
+            rows += self.environment.table(table).len(&self.txn).map_err(storage)?;
+        }
+        Ok(rows)
     }
 }
 
@@ -85,7 +107,7 @@ impl Base for Snapshot {
             // LMDB takes it for a mistake; no table has such a key.
             return Ok(None);
         }
-        let Some(stored) = self.store.0.table(table).get(&self.txn, key).map_err(storage)? else { return Ok(None) };
+        let Some(stored) = self.environment.table(table).get(&self.txn, key).map_err(storage)? else { return Ok(None) };
         let (_, value) = verify(table, key, stored)?;
         Ok(Some(Bytes::copy_from_slice(value)))
     }
@@ -101,7 +123,8 @@ impl Base for Snapshot {
             start => start,
         };
         let mut rows = Vec::new();
-        for row in self.store.0.table(table).range(&self.txn, &(start, Bound::Unbounded)).map_err(storage)?.take(limit)
+        for row in
+            self.environment.table(table).range(&self.txn, &(start, Bound::Unbounded)).map_err(storage)?.take(limit)
         {
             let (key, stored) = row.map_err(storage)?;
             if !key.starts_with(prefix) {
@@ -116,7 +139,7 @@ impl Base for Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        self.store.0.reader_closed(self.txn.id());
+        self.environment.reader_closed(self.txn.id());
     }
 }
 

@@ -13,7 +13,7 @@ use conclave_core::view::Base;
 use conclave_core::{Fault, Table, key, row};
 use conclave_protocol::Zxid;
 
-use crate::{Boot, DirLock, Error, Opened, Options, Snapshot, Store, Writer};
+use crate::{Boot, Checkpoints, DirLock, Error, Opened, Options, Snapshot, Store, Writer};
 
 const CLUSTER: &str = "6f1c";
 
@@ -23,7 +23,11 @@ fn options(boot: &str) -> Options {
 }
 
 fn try_open(dir: &Path, cluster: &str, boot: &str) -> Result<Opened, Error> {
-    Store::open(&DirLock::acquire(dir)?, cluster, &options(boot))
+    open_with(&DirLock::acquire(dir)?, cluster, &options(boot))
+}
+
+fn open_with(lock: &DirLock, cluster: &str, options: &Options) -> Result<Opened, Error> {
+    Store::open(lock, cluster, &Checkpoints::open(lock, cluster)?, options)
 }
 
 fn open(dir: &Path) -> Opened {
@@ -72,7 +76,7 @@ fn snapshots_move_between_threads_and_stores_are_shared() {
 #[test]
 fn new_tables_start_at_the_chain_of_their_cluster() {
     let dir = tempfile::tempdir().unwrap();
-    let Opened { store, writer, discarded } = open(dir.path());
+    let Opened { store, writer, discarded, .. } = open(dir.path());
     assert_eq!(discarded, None);
     assert_eq!(*writer.local(), Local { chain: Chain::start(CLUSTER), ..Local::default() });
     let snapshot = store.snapshot().unwrap();
@@ -180,7 +184,7 @@ fn a_full_map_is_a_fault_and_undoes_the_batch() {
     let dir = tempfile::tempdir().unwrap();
     let lock = DirLock::acquire(dir.path()).unwrap();
     let small = Options { map_bytes: 1 << 20, ..options("boot") };
-    let Opened { store, mut writer, .. } = Store::open(&lock, CLUSTER, &small).unwrap();
+    let Opened { store, mut writer, .. } = open_with(&lock, CLUSTER, &small).unwrap();
     let fill = |tables: &mut dyn Tables| {
         for n in 0..1_000_u64 {
             tables.write(Table::Data, &n.to_be_bytes(), Some(&[0; 4_000]))?;

@@ -1,6 +1,7 @@
 //! The only writer: a batch of entries, and what is kept beside the tables, in one transaction.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use conclave_core::apply::{Local, Tables};
 use conclave_core::digest::RowHash;
@@ -8,9 +9,9 @@ use conclave_core::{Fault, Table};
 use heed::RwTxn;
 
 use crate::Store;
+use crate::environment::Environment;
 use crate::error::storage;
 use crate::snapshot::{damaged, split};
-use crate::store::Shared;
 
 /// The longest key that LMDB takes. The protocol's limits keep keys far below it.
 const KEY_BYTES: usize = 511;
@@ -18,16 +19,16 @@ const KEY_BYTES: usize = 511;
 /// Writes the tables. There is one, so it keeps what lies beside them in memory.
 #[derive(Debug)]
 pub struct Writer {
-    store: Store,
-    local: Local,
+    pub(crate) store: Store,
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) local: Local,
 }
 
 impl Writer {
     pub(crate) fn new(store: Store) -> Result<Self, Fault> {
-        let txn = store.0.env.read_txn().map_err(storage)?;
-        let local = store.0.read_local(&txn)?;
-        drop(txn);
-        Ok(Self { store, local })
+        let environment = store.0.current();
+        let local = environment.read_local(&environment.env.read_txn().map_err(storage)?)?;
+        Ok(Self { store, environment, local })
     }
 
     /// What is kept beside the tables, as of the last commit.
@@ -42,23 +43,26 @@ impl Writer {
     /// The commit is not synced: it survives this process, and the machine only after [`Store::sync`].
     ///
     /// # Errors
-    /// The closures' own, or [`Fault::Storage`]; after the latter from a commit, every write fails.
+    /// The closures' own; [`Fault::Full`] when the disk is full, and the same write can be tried again; or
+    /// [`Fault::Storage`]: after one from a commit, every write fails.
     pub fn write<R>(
         &mut self,
         batch: impl FnOnce(&mut dyn Tables) -> Result<R, Fault>,
         before_commit: impl FnOnce(&Local) -> Result<(), Fault>,
     ) -> Result<R, Fault> {
-        let shared = &*self.store.0;
+        let (shared, environment) = (&*self.store.0, &*self.environment);
         shared.check()?;
-        let txn = shared.env.write_txn().map_err(storage)?;
-        let mut writing = Writing { shared, txn, local: self.local.clone() };
+        let txn = environment.env.write_txn().map_err(storage)?;
+        let mut writing = Writing { environment, txn, local: self.local.clone() };
         let done = batch(&mut writing)?;
         let Writing { mut txn, local, .. } = writing;
         if local != self.local {
-            shared.write_local(&mut txn, &local)?;
+            environment.write_local(&mut txn, &local)?;
         }
         before_commit(&local)?;
-        shared.keep(txn.commit().map_err(storage))?;
+        // A commit that failed has been aborted by LMDB: the pages that it wrote are free ones, which no state refers
+        // to, since the page with the roots comes last. Had that one failed, the next transaction would fail too.
+        shared.keep(txn.commit().map_err(|error| environment.fault(error)))?;
         self.local = local;
         Ok(done)
     }
@@ -77,7 +81,7 @@ impl Writer {
 
 /// A batch that is being written.
 struct Writing<'a> {
-    shared: &'a Shared,
+    environment: &'a Environment,
     txn: RwTxn<'a>,
     local: Local,
 }
@@ -88,7 +92,7 @@ impl Tables for Writing<'_> {
             let bytes = key.len();
             return Err(Fault::Invariant(format!("a key of {bytes} bytes for table {}", table.name())));
         }
-        let rows = self.shared.table(table);
+        let rows = self.environment.table(table);
         let old = match rows.get(&self.txn, key).map_err(storage)? {
             // The stored hash is what the digest was made of; whether the value still has it, readers check.
             Some(stored) => Some(split(stored).ok_or_else(|| damaged(table, key))?.0),
@@ -101,9 +105,11 @@ impl Tables for Writing<'_> {
                     row.write_all(&hash)?;
                     row.write_all(value)
                 })
-                .map_err(storage)?;
+                .map_err(|error| self.environment.fault(error))?;
             }
-            None if old.is_some() => _ = rows.delete(&mut self.txn, key).map_err(storage)?,
+            None if old.is_some() => {
+                _ = rows.delete(&mut self.txn, key).map_err(|error| self.environment.fault(error))?;
+            }
             None => {}
         }
         Ok(old)

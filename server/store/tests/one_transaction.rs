@@ -7,7 +7,7 @@ use std::thread;
 use conclave_core::Table;
 use conclave_core::apply::{Position, Tables};
 use conclave_core::view::Base;
-use conclave_store::{Boot, DirLock, Options, Store};
+use conclave_store::{Boot, Checkpoints, DirLock, Options, Store};
 
 const BATCHES: u64 = 3_000;
 
@@ -15,7 +15,8 @@ const BATCHES: u64 = 3_000;
 fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
-    let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), "test", &options).unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    let opened = Store::open(&lock, "test", &Checkpoints::open(&lock, "test").unwrap(), &options).unwrap();
     let (store, mut writer) = (opened.store, opened.writer);
     let done = AtomicBool::new(false);
     let states = thread::scope(|scope| {

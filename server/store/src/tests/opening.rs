@@ -8,8 +8,8 @@ use conclave_core::Fault;
 use conclave_core::apply::Local;
 use conclave_core::digest::Chain;
 
-use super::{CLUSTER, applied, data, flip, open, options, put, try_open};
-use crate::{DirLock, Discarded, Error, Opened, Options, Store};
+use super::{CLUSTER, applied, data, flip, open, open_with, options, put, try_open};
+use crate::{DirLock, Discarded, Error, Opened, Options};
 
 #[test]
 fn a_crash_of_the_process_keeps_what_was_committed() {
@@ -18,7 +18,7 @@ fn a_crash_of_the_process_keeps_what_was_committed() {
     put(&mut writer, 7, &[(b"k", b"v")]);
     let before = writer.local().clone();
     drop((writer, store));
-    let Opened { store, writer, discarded } = open(dir.path());
+    let Opened { store, writer, discarded, .. } = open(dir.path());
     assert_eq!(discarded, None);
     assert_eq!(*writer.local(), before);
     assert_eq!(data(&store, b"k").unwrap(), "v");
@@ -95,7 +95,7 @@ fn crashes_long_after_opening_do_not_discard() {
     let dir = tempfile::tempdir().unwrap();
     let at_once = Options { settled_after: Duration::ZERO, ..options("boot") };
     for _ in 0..4 {
-        let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &at_once).unwrap();
+        let opened = open_with(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &at_once).unwrap();
         assert_eq!(opened.discarded, None);
         opened.store.sync().unwrap();
     }
@@ -161,8 +161,8 @@ fn tables_of_another_format_or_cluster_are_refused_by_what_they_say_themselves()
 fn a_second_open_in_the_same_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let lock = DirLock::acquire(dir.path()).unwrap();
-    let opened = Store::open(&lock, CLUSTER, &options("boot")).unwrap();
-    assert!(matches!(Store::open(&lock, CLUSTER, &options("boot")), Err(Error::Locked { .. })));
+    let opened = open_with(&lock, CLUSTER, &options("boot")).unwrap();
+    assert!(matches!(open_with(&lock, CLUSTER, &options("boot")), Err(Error::Locked { .. })));
     drop(lock);
     assert!(matches!(DirLock::acquire(dir.path()), Err(Error::Locked { .. })), "the tables keep the lock");
     let snapshot = opened.store.snapshot().unwrap();

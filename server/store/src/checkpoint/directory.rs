@@ -1,0 +1,233 @@
+//! The directory `checkpoints/` of a data directory: which one is the newest, and what is left over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use conclave_core::apply::Position;
+
+use super::Checkpoint;
+use crate::error::io;
+use crate::marker::sync_dir;
+use crate::{CheckpointError, DirLock, Error};
+
+/// Its name in the data directory.
+const DIR: &str = "checkpoints";
+/// What a file that is being made ends with.
+pub(super) const NEW: &str = ".new";
+/// What a file that is being received ends with.
+pub(super) const PART: &str = ".part";
+
+/// A member's checkpoints: the newest one, and those that are being made or received. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Checkpoints(pub(super) Arc<Shelf>);
+
+#[derive(Debug)]
+pub(super) struct Shelf {
+    pub(super) dir: PathBuf,
+    pub(super) cluster: String,
+    content: Mutex<Content>,
+    making: AtomicBool,
+    receiving: AtomicBool,
+    _lock: DirLock,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    newest: Option<Checkpoint>,
+    /// Files that have the name of a checkpoint, and are none; with what is wrong with them.
+    damaged: Vec<(PathBuf, String)>,
+}
+
+impl Checkpoints {
+    /// Opens the directory, or makes it; removes what was being made; finds the newest checkpoint, of which header and
+    /// trailer are read. A damaged one is no error yet: see [`Self::damaged`].
+    ///
+    /// # Errors
+    /// [`Error::OtherCluster`] when the newest one is another cluster's; [`Error::Io`].
+    pub fn open(lock: &DirLock, cluster: &str) -> Result<Self, Error> {
+        let dir = lock.dir().join(DIR);
+        if !dir.exists() {
+            fs::create_dir(&dir).map_err(io("create the directory", &dir))?;
+            sync_dir(lock.dir())?;
+        }
+        let mut content = Content::default();
+        for (position, path) in files(&dir)? {
+            match read(&path, position) {
+                Ok(checkpoint) => {
+                    content.newest = Some(checkpoint);
+                    break;
+                }
+                Err(CheckpointError::Damaged { path, why }) => {
+                    tracing::warn!(path = %path.display(), why, "a checkpoint is damaged");
+                    content.damaged.push((path, why));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(found) = content.newest.as_ref().map(Checkpoint::cluster).filter(|found| *found != cluster) {
+            return Err(Error::OtherCluster { found: found.to_owned(), expected: cluster.to_owned() });
+        }
+        clear(&dir, NEW)?;
+        let content = Mutex::new(content);
+        let (making, receiving) = (AtomicBool::new(false), AtomicBool::new(false));
+        let cluster = cluster.to_owned();
+        Ok(Self(Arc::new(Shelf { dir, cluster, content, making, receiving, _lock: lock.clone() })))
+    }
+
+    /// The newest one that is no known to be damaged: the last one that was made or received.
+    #[must_use]
+    pub fn newest(&self) -> Option<Checkpoint> {
+        self.content().newest.clone()
+    }
+
+    /// Files newer than [`Self::newest`] that have the name of a checkpoint and can't be read, with what is wrong.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<(PathBuf, String)> {
+        self.content().damaged.clone()
+    }
+
+    /// Removes a checkpoint, because it is damaged or can't be believed. Nothing happens when it is not there any more.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn forget(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let mut content = self.content();
+        if content.newest.as_ref().is_some_and(|newest| newest.id() == checkpoint.id()) {
+            self.remove(checkpoint.path())?;
+            content.newest = None;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of [`Self::damaged`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn forget_damaged(&self) -> Result<(), Error> {
+        let mut content = self.content();
+        while let Some((path, _)) = content.damaged.last() {
+            self.remove(path)?;
+            content.damaged.pop();
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files in the directory, those that are being made or received included; 0 when it can't be read.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.0.dir) else { return 0 };
+        entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// The one that tables have to be built from.
+    pub(crate) fn needed(&self) -> Result<Option<Checkpoint>, Error> {
+        let content = self.content();
+        match content.damaged.first() {
+            Some((path, why)) => Err(Error::DamagedCheckpoint { path: path.clone(), why: why.clone() }),
+            None => Ok(content.newest.clone()),
+        }
+    }
+
+    /// Gives a verified, durable file its name, durably; it is the newest then, and all others go.
+    pub(super) fn adopt(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+        let shelf = &*self.0;
+        let path = shelf.dir.join(name(position));
+        fs::rename(from, &path).map_err(|source| CheckpointError::io("rename", from, source))?;
+        sync_dir(&shelf.dir)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let mut content = self.content();
+        *content = Content { newest: Some(checkpoint.clone()), damaged: Vec::new() };
+        // Not before the new one is durable. A file that stays is a matter for the next one.
+        let others = files(&shelf.dir).and_then(|files| {
+            files.into_iter().filter(|(_, other)| *other != path).try_for_each(|(_, other)| self.remove(&other))
+        });
+        if let Err(error) = others {
+            tracing::warn!(%error, "an older checkpoint can't be removed");
+        }
+        Ok(checkpoint)
+    }
+
+    /// The right to make one.
+    pub(super) fn claim_making(&self) -> Result<Claim, CheckpointError> {
+        self.claim(|shelf| &shelf.making).ok_or(CheckpointError::Busy("made"))
+    }
+
+    /// The right to receive one.
+    pub(super) fn claim_receiving(&self) -> Result<Claim, CheckpointError> {
+        self.claim(|shelf| &shelf.receiving).ok_or(CheckpointError::Busy("received"))
+    }
+
+    fn claim(&self, which: fn(&Shelf) -> &AtomicBool) -> Option<Claim> {
+        let taken = which(&self.0).swap(true, Ordering::AcqRel);
+        (!taken).then(|| Claim { shelf: Arc::clone(&self.0), which })
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(error)),
+            _ => sync_dir(&self.0.dir),
+        }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One is made, or received, at a time.
+#[derive(Debug)]
+pub(super) struct Claim {
+    shelf: Arc<Shelf>,
+    which: fn(&Shelf) -> &AtomicBool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        (self.which)(&self.shelf).store(false, Ordering::Release);
+    }
+}
+
+/// The name of a checkpoint's file: sorted by index.
+pub(super) fn name(position: Position) -> String {
+    format!("checkpoint-{:020}-{}", position.index, position.term)
+}
+
+fn position(name: &str) -> Option<Position> {
+    let (index, term) = name.strip_prefix("checkpoint-")?.split_once('-')?;
+    let position = Position { index: index.parse().ok()?, term: term.parse().ok()? };
+    (self::name(position) == name).then_some(position)
+}
+
+/// The finished files in the directory, the newest first.
+pub(crate) fn files(dir: &Path) -> Result<Vec<(Position, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io("list", dir))? {
+        let path = entry.map_err(io("list", dir))?.path();
+        let at = path.file_name().and_then(|name| name.to_str()).and_then(position);
+        found.extend(at.map(|at| (at, path)));
+    }
+    found.sort_by_key(|(at, _)| std::cmp::Reverse((at.index, at.term)));
+    Ok(found)
+}
+
+/// Opens one, which has to be what its name says.
+pub(crate) fn read(path: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    if checkpoint.position() != position {
+        return Err(CheckpointError::damaged(path, "it is not the one that its name says"));
+    }
+    Ok(checkpoint)
+}
+
+/// Removes the files that end so.
+pub(super) fn clear(dir: &Path, suffix: &str) -> Result<(), Error> {
+    for entry in fs::read_dir(dir).map_err(io("list", dir))? {
+        let path = entry.map_err(io("list", dir))?.path();
+        if path.to_str().is_some_and(|path| path.ends_with(suffix)) {
+            fs::remove_file(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
