@@ -16,7 +16,8 @@ use crate::{
     vote::Vote,
 };
 
-/// Called once, on the log's thread, in the order of queueing: when what was queued is durable, or has failed.
+/// Called once, on the log's thread, in the order of queueing: when what was queued is durable, or has failed. (On a
+/// full disk a purge, which may make room, overtakes what waits for it.)
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// Queues writes to the log's thread, and reads. Cheap to clone; when the last clone goes, the thread finishes
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) stats: Stats,
     limit: Limits,
+    on_full: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 struct Limits {
@@ -87,6 +89,16 @@ struct Cached {
 pub(crate) struct Batch {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) committed: Option<u64>,
+}
+
+/// What [`Shared::drain`] waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum Wait {
+    No,
+    /// Something queued, or the end.
+    Work,
+    /// The end, or so much time: the disk is full.
+    Room(Duration),
 }
 
 impl Handle {
@@ -326,6 +338,13 @@ impl Handle {
         files.iter().map(|file| file.length().unwrap_or(0)).sum()
     }
 
+    /// Sets what the log's thread calls when it begins to wait for room on a full disk, once each time, before it
+    /// tries again: it can give up a reserve. It must not hold a handle (the log would never close) nor set another
+    /// one. While the log waits, nothing queued is lost or told; it looks every 100 ms, and goes on by itself.
+    pub fn on_full(&self, call: Box<dyn Fn() + Send>) {
+        *self.shared().on_full.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
+    }
+
     /// Counters for metrics.
     pub fn stats(&self) -> &Stats {
         &self.shared().stats
@@ -442,6 +461,7 @@ impl Shared {
             progress: Condvar::new(),
             reader,
             stats: Stats::default(),
+            on_full: Mutex::new(None),
             limit: Limits { cache_bytes: options.cache_bytes, payload_bytes: options.payload_limit_bytes },
         }
     }
@@ -476,19 +496,32 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes all that is queued, blocking until there is something if `wait`. `None`: closed, and nothing left.
-    pub(crate) fn drain(&self, wait: bool) -> Option<Batch> {
+    /// Takes all that is queued, waiting for it as told. `None`: closed, and nothing queued.
+    pub(crate) fn drain(&self, wait: Wait) -> Option<Batch> {
         let mut state = self.lock();
-        while state.queue.is_empty() {
-            if state.closed {
-                return None;
+        match wait {
+            Wait::No => {}
+            Wait::Work => {
+                let idle = |state: &mut State| state.queue.is_empty() && !state.closed;
+                state = self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             }
-            if !wait {
-                break;
+            Wait::Room(time) => {
+                let open = |state: &mut State| !state.closed;
+                let waited = self.work.wait_timeout_while(state, time, open);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed && state.queue.is_empty() {
+            return None;
         }
         Some(Batch { queue: std::mem::take(&mut state.queue), committed: state.committed })
+    }
+
+    /// Calls who asked to know that the disk is full.
+    pub(crate) fn tell_full(&self) {
+        if let Some(call) = &*self.on_full.lock().unwrap_or_else(PoisonError::into_inner) {
+            call();
+        }
     }
 
     /// Whether nothing is queued, and the newest committed index.

@@ -9,6 +9,7 @@
 //! What it promises: what was reported durable is there after any crash; what is damaged is reported as
 //! [`Error::Corrupt`], never passed off as the end of the log; nothing is invented.
 
+mod check;
 mod disk;
 mod error;
 mod frame;
@@ -17,6 +18,7 @@ mod index;
 mod log;
 mod memory;
 mod recover;
+mod scan;
 mod segment;
 mod stats;
 mod vote;
@@ -25,14 +27,15 @@ mod writer;
 pub use bytes::Bytes;
 
 pub use crate::{
+    check::{CheckReport, SegmentReport, check},
     disk::{Disk, File, RealDisk},
     error::Error,
     handle::{Done, Handle},
     index::Reader,
     log::{Log, Options, Position, Record},
-    memory::{Loss, MemDisk},
+    memory::{Act, Fault, Loss, MemDisk},
     recover::{Recovered, Torn, open},
     stats::Stats,
-    vote::{Vote, Votes},
+    vote::{Vote, VoteCopy, Votes},
     writer::{Fatal, Writer},
 };

@@ -65,6 +65,9 @@ impl Default for Options {
     }
 }
 
+/// Kept free behind entries, so that a purge can be noted on a full disk: it is what makes room.
+const SPARE: u64 = 4 * HEADER as u64;
+
 /// Frames are written out when this much is staged, so that a long batch doesn't pile up in memory.
 const STAGE_BYTES: usize = 1 << 20;
 
@@ -128,8 +131,8 @@ impl Log {
     /// Writes `records` behind the last one. When this returns they are *written* (the kernel has them).
     ///
     /// # Errors
-    /// [`Error::Gap`] and [`Error::TooLarge`] before the first record that does not fit, with those before it
-    /// written; else a fault.
+    /// [`Error::Gap`], [`Error::TooLarge`] and [`Error::Full`] before the first record that does not fit, with those
+    /// before it written; else a fault.
     pub fn append<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<(), Error> {
         self.usable()?;
         let mut next = self.reader.shared().next();
@@ -149,7 +152,7 @@ impl Log {
     /// what is appended next.
     ///
     /// # Errors
-    /// [`Error::Purged`] if that would take back purged ones; else a fault.
+    /// [`Error::Purged`] if that would take back purged ones; [`Error::Full`], with nothing done; else a fault.
     pub fn truncate_after(&mut self, last: Option<u64>) -> Result<(), Error> {
         self.usable()?;
         let from = last.map_or(0, |l| l.saturating_add(1));
@@ -173,6 +176,9 @@ impl Log {
 
     /// Forgets the entries up to `upto`, which a durable checkpoint has; `upto` may lie beyond the last entry.
     /// Segments are removed by the next [`Log::sync`], when the purge itself is durable.
+    ///
+    /// # Errors
+    /// [`Error::Full`], with nothing done (rarely: there is room kept for a few purges); else a fault.
     pub fn purge_upto(&mut self, upto: Position) -> Result<(), Error> {
         self.usable()?;
         if self.purged().is_some_and(|p| p.index >= upto.index) {
@@ -203,10 +209,11 @@ impl Log {
     /// here: the space may come back before it is needed.
     pub fn prepare(&mut self) -> Result<(), Error> {
         self.usable()?;
-        let wanted = (self.tail.end + self.options.ahead_bytes).min(self.options.segment_bytes + HEADER as u64);
+        let most = self.options.segment_bytes + HEADER as u64 + SPARE;
+        let wanted = (self.tail.end + self.options.ahead_bytes).min(most);
         while self.tail.filled < wanted {
             match self.fill(self.options.step_bytes as u64) {
-                Err(Error::Io { source, .. }) if is_full(&source) => break,
+                Err(Error::Full { .. }) => break,
                 Err(fault) => return self.guarded(|_| Err(fault)),
                 Ok(()) => {}
             }
@@ -218,7 +225,8 @@ impl Log {
     /// written soon: then even the last entries are known to have been durable, and the committed index is kept.
     pub fn mark(&mut self) -> Result<(), Error> {
         self.usable()?;
-        let room = self.tail.end + 2 * HEADER as u64 <= self.tail.filled_durable;
+        let room = self.tail.end + 2 * HEADER as u64 + SPARE <= self.tail.filled_durable
+            && self.tail.end + HEADER as u64 <= self.options.segment_bytes;
         if self.told == (self.durable, self.committed) || self.dirty || !room {
             return Ok(());
         }
@@ -235,10 +243,13 @@ impl Log {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
-    /// Runs a step that must not fail half-way: if it does, the log is broken for good.
+    /// Runs a step that must not fail half-way: if it does, the log is broken for good. A full disk is met before
+    /// anything is done.
     fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let result = step(self);
-        if let Err(fault) = &result {
+        if let Err(fault) = &result
+            && !fault.is_full()
+        {
             self.broken = Some(fault.clone());
         }
         result
@@ -260,10 +271,14 @@ impl Log {
     /// Adds a frame behind the last one, in a new segment if this one is full. Returns its offset.
     fn stage(&mut self, of: Type, kind: u8, index: u64, term: u64, payload: &[u8]) -> Result<u64, Error> {
         let size = (HEADER + payload.len()) as u64;
-        if self.tail.end + size > self.options.segment_bytes && self.tail.end > self.options.segment_bytes / 2 {
+        let spare = if of == Type::Purge { 0 } else { SPARE };
+        let fits = self.tail.end + size + HEADER as u64 <= self.tail.filled_durable;
+        let ended = self.tail.end + size > self.options.segment_bytes;
+        // A purge goes over the end rather than into a new segment, which may not be had on a full disk.
+        if ended && self.tail.end > self.options.segment_bytes / 2 && !(of == Type::Purge && fits) {
             self.roll()?;
         }
-        let needed = self.tail.end + size + HEADER as u64;
+        let needed = self.tail.end + size + HEADER as u64 + spare;
         if needed > self.tail.filled_durable {
             self.make_room(needed)?;
         }
@@ -320,7 +335,7 @@ impl Log {
     fn fill(&mut self, bytes: u64) -> Result<(), Error> {
         let zeros = vec![0; usize::try_from(bytes).unwrap_or(self.options.step_bytes)];
         let name = segment::name(self.tail.number);
-        self.tail.file.write_at(self.tail.filled, &zeros).during("fill", &name)?;
+        self.tail.file.write_at(self.tail.filled, &zeros).growing("fill", &name)?;
         self.tail.filled += zeros.len() as u64;
         Ok(())
     }
@@ -328,8 +343,12 @@ impl Log {
     /// The log is faster than the filling, or a frame is larger than a segment: fills and syncs now.
     fn make_room(&mut self, needed: u64) -> Result<(), Error> {
         self.write_out()?;
-        if self.tail.filled < needed {
-            self.fill((needed - self.tail.filled).max(self.options.step_bytes as u64))?;
+        let least = needed.saturating_sub(self.tail.filled);
+        if least > 0 {
+            match self.fill(least.max(self.options.step_bytes as u64)) {
+                Err(full) if full.is_full() => self.fill(least)?,
+                other => other?,
+            }
         }
         self.sync_tail()
     }
@@ -395,8 +414,4 @@ pub(crate) fn check(record: &Record, next: Option<u64>, limit: usize) -> Result<
         return Err(Error::TooLarge { bytes, limit });
     }
     Ok(())
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }

@@ -44,13 +44,52 @@ struct Inner {
     syncs: u64,
 }
 
+/// What [`MemDisk::fail`] can make fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// [`Disk::create`].
+    Create,
+    /// [`Disk::rename`].
+    Rename,
+    /// [`Disk::remove`].
+    Remove,
+    /// [`Disk::sync_dir`].
+    SyncDir,
+    /// [`File::read_at`].
+    Read,
+    /// [`File::write_at`].
+    Write,
+    /// [`File::sync`].
+    Sync,
+}
+
 #[derive(Default)]
 struct Faults {
-    /// This many syncs succeed before one fails; `None` for all.
-    syncs_left: Option<u64>,
+    /// So many of these succeed before one fails, in this way.
+    next: BTreeMap<Act, (u64, Fault)>,
     /// This many writes succeed before all fail as if the disk was full.
     writes_left: Option<u64>,
+    /// What all files together may take.
+    capacity: Option<u64>,
     stalled: bool,
+}
+
+/// How an act fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// EIO.
+    Broken,
+    /// ENOSPC.
+    Full,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::from_raw_os_error(match fault {
+            Fault::Broken => 5,
+            Fault::Full => 28,
+        })
+    }
 }
 
 #[derive(Default, Clone)]
@@ -146,7 +185,28 @@ impl MemDisk {
     /// The next `successes` syncs succeed, then one fails with EIO. As on Linux, what that one should have made
     /// durable is lost at the next crash, whatever later syncs say.
     pub fn fail_sync_after(&self, successes: u64) {
-        self.lock().faults.syncs_left = Some(successes);
+        self.fail(Act::Sync, successes, Fault::Broken);
+    }
+
+    /// The next `successes` of these acts succeed, then one fails, without having done anything.
+    pub fn fail(&self, act: Act, successes: u64, fault: Fault) {
+        self.lock().faults.next.insert(act, (successes, fault));
+    }
+
+    /// Whether a fault set by [`MemDisk::fail`] has not happened yet.
+    pub fn armed(&self) -> bool {
+        !self.lock().faults.next.is_empty()
+    }
+
+    /// From now on all files together take at most so many bytes: a write beyond that does what fits, and fails as on
+    /// a full disk. `None` takes the limit away.
+    pub fn limit(&self, bytes: Option<u64>) {
+        self.lock().faults.capacity = bytes;
+    }
+
+    /// Bytes that all files together take.
+    pub fn used(&self) -> u64 {
+        self.lock().used()
     }
 
     /// The next `successes` writes succeed, then all fail: the disk is full. `None` makes room again.
@@ -249,6 +309,42 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is this act's turn to fail.
+    fn pass(&mut self, act: Act) -> io::Result<()> {
+        match self.faults.next.get_mut(&act) {
+            Some((0, fault)) => {
+                let error = (*fault).into();
+                self.faults.next.remove(&act);
+                Err(error)
+            }
+            Some((left, _)) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|id| self.files[*id].now.len() as u64).sum()
+    }
+
+    fn write(&mut self, id: usize, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.pass(Act::Write)?;
+        match &mut self.faults.writes_left {
+            Some(0) => return Err(Fault::Full.into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let length = self.files[id].now.len() as u64;
+        let left = self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()));
+        let most = length.saturating_add(left).saturating_sub(offset).min(data.len() as u64) as usize;
+        if most > 0 {
+            self.act(Op::Edit(id, Edit::Write(offset, data[..most].to_vec())))?;
+        }
+        if most < data.len() { Err(Fault::Full.into()) } else { Ok(()) }
     }
 
     fn change(&mut self, change: Change) {
@@ -358,6 +454,7 @@ impl Random {
 impl Disk for MemDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut inner = self.lock();
+        inner.pass(Act::Create)?;
         inner.act(Op::Create(name.to_owned()))?;
         let id = inner.files.len() - 1;
         drop(inner);
@@ -371,12 +468,14 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.lock();
+        inner.pass(Act::Rename)?;
         inner.find(from)?;
         inner.act(Op::Change(Change::Rename(from.to_owned(), to.to_owned())))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
+        inner.pass(Act::Remove)?;
         inner.find(name)?;
         inner.act(Op::Change(Change::Unlink(name.to_owned())))
     }
@@ -386,7 +485,9 @@ impl Disk for MemDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.lock().act(Op::SyncDir)
+        let mut inner = self.lock();
+        inner.pass(Act::SyncDir)?;
+        inner.act(Op::SyncDir)
     }
 }
 
@@ -397,7 +498,8 @@ struct MemFile {
 
 impl File for MemFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let inner = self.disk.lock();
+        let mut inner = self.disk.lock();
+        inner.pass(Act::Read)?;
         let content = &inner.files[self.id].now;
         let start = content.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
         let read = into.len().min(content.len() - start);
@@ -406,13 +508,7 @@ impl File for MemFile {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut inner = self.disk.lock();
-        match &mut inner.faults.writes_left {
-            Some(0) => return Err(io::ErrorKind::StorageFull.into()),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        inner.act(Op::Edit(self.id, Edit::Write(offset, data.to_vec())))
+        self.disk.lock().write(self.id, offset, data)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -420,14 +516,9 @@ impl File for MemFile {
         while inner.faults.stalled {
             inner = self.disk.shared.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        match &mut inner.faults.syncs_left {
-            Some(0) => {
-                inner.faults.syncs_left = None;
-                inner.files[self.id].pending.clear();
-                return Err(io::Error::from_raw_os_error(5)); // EIO
-            }
-            Some(left) => *left -= 1,
-            None => {}
+        if let Err(error) = inner.pass(Act::Sync) {
+            inner.files[self.id].pending.clear();
+            return Err(error);
         }
         inner.act(Op::Sync(self.id))
     }

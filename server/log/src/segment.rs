@@ -73,7 +73,7 @@ impl Head {
 }
 
 /// Makes a segment with its head and `fill` bytes of zeros behind it, durable, name and all. Returns the file,
-/// the end of the head, and the head's sum.
+/// the end of the head, and the head's sum. If the disk is full there is none, nor a half-made file.
 pub(crate) fn create(
     disk: &dyn Disk,
     head: &Head,
@@ -85,12 +85,23 @@ pub(crate) fn create(
     let sum = header.encode(head.salt, &head.encode(), &mut bytes);
     let end = bytes.len();
     bytes.resize(end + fill.max(HEADER), 0);
-    let file = disk.create(UNFINISHED).during("create", UNFINISHED)?;
-    file.write_at(0, &bytes).during("write", UNFINISHED)?;
-    file.sync().during("sync", UNFINISHED)?;
-    disk.rename(UNFINISHED, &name).during("name", &name)?;
+    let file = build(disk, &bytes, &name).inspect_err(|error| {
+        if error.is_full() {
+            // It takes room that nobody uses. If it can't be removed, the next attempt or opening empties it.
+            let _ = disk.remove(UNFINISHED);
+        }
+    })?;
     disk.sync_dir().during("sync the directory of", &name)?;
     Ok((file, end as u64, sum))
+}
+
+/// All that a full disk may interrupt: until the file has its name, it is nobody's.
+fn build(disk: &dyn Disk, bytes: &[u8], name: &str) -> Result<Arc<dyn File>, Error> {
+    let file = disk.create(UNFINISHED).growing("create", UNFINISHED)?;
+    file.write_at(0, bytes).growing("write", UNFINISHED)?;
+    file.sync().during("sync", UNFINISHED)?;
+    disk.rename(UNFINISHED, name).growing("name", name)?;
+    Ok(file)
 }
 
 /// Reads a whole file.

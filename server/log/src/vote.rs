@@ -21,6 +21,22 @@ pub struct Vote {
     pub committed: bool,
 }
 
+/// What was found of one copy of the vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoteCopy {
+    /// As it was written; no vote if none was ever saved.
+    Whole {
+        /// Number of the vote: one more each.
+        sequence: u64,
+        /// What it says.
+        vote: Option<Vote>,
+    },
+    /// There is no such file.
+    Missing,
+    /// Its length or its checksum is wrong.
+    Damaged,
+}
+
 /// The open vote record.
 ///
 /// A vote is written to copy A, synced, then to copy B, synced, and only then acknowledged. So an acknowledged
@@ -34,8 +50,8 @@ pub struct Votes {
     broken: Option<Error>,
 }
 
-const NAMES: [&str; 2] = ["vote-a", "vote-b"];
-const UNFINISHED: &str = "vote.tmp";
+pub(crate) const NAMES: [&str; 2] = ["vote-a", "vote-b"];
+pub(crate) const UNFINISHED: &str = "vote.tmp";
 const MAGIC: [u8; 4] = *b"CVt1";
 const BYTES: usize = 40;
 
@@ -52,38 +68,11 @@ impl Votes {
     /// [`Error::Corrupt`] if neither copy is good, or they can't both have been written by this code.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, Error> {
         let names = disk.list().during("list", "the directory")?;
-        let fresh = !Self::exist(&names);
-        let mut found = [None, None];
-        for (name, found) in NAMES.iter().zip(&mut found) {
-            if names.iter().any(|n| n == name) {
-                let mut bytes = [0; BYTES];
-                let file = disk.open(name).during("open", name)?;
-                let read = file.read_at(0, &mut bytes).during("read", name)?;
-                *found = decode(&bytes[..read]);
-            }
-        }
-        let (sequence, current) = match found {
-            _ if fresh => (0, None),
-            [None, None] => return Err(Error::corrupt(NAMES[0], 0, "neither copy of the vote is whole")),
-            [Some(one), None] | [None, Some(one)] => one,
-            [Some(a), Some(b)] if a.0 == b.0 && a.1 != b.1 => {
-                return Err(Error::corrupt(NAMES[0], 0, "the copies of the vote contradict each other"));
-            }
-            // A vote is begun when the one before is in both.
-            [Some(a), Some(b)] if a.0.abs_diff(b.0) > 1 => {
-                return Err(Error::corrupt(NAMES[0], 0, "a copy of the vote is older than it can be"));
-            }
-            [Some(a), Some(b)] => {
-                if a.0 >= b.0 {
-                    a
-                } else {
-                    b
-                }
-            }
-        };
+        let found = inspect(&*disk, &names)?;
+        let (sequence, current) = newest(&found)?;
         let record = encode(sequence, current);
         for (name, found) in NAMES.iter().zip(found) {
-            if found.map(|f| f.0) != Some(sequence) {
+            if !matches!(found, VoteCopy::Whole { sequence: found, .. } if found == sequence) {
                 let file = disk.create(UNFINISHED).during("create", UNFINISHED)?;
                 file.write_at(0, &record).during("write", UNFINISHED)?;
                 file.sync().during("sync", UNFINISHED)?;
@@ -125,6 +114,46 @@ impl Votes {
         self.sequence += 1;
         self.current = Some(vote);
         Ok(())
+    }
+}
+
+/// Reads both copies.
+pub(crate) fn inspect(disk: &dyn Disk, names: &[String]) -> Result<[VoteCopy; 2], Error> {
+    let mut copies = [VoteCopy::Missing; 2];
+    for (name, copy) in NAMES.iter().zip(&mut copies) {
+        if names.iter().any(|n| n == name) {
+            let mut bytes = [0; BYTES];
+            let file = disk.open(name).during("open", name)?;
+            let read = file.read_at(0, &mut bytes).during("read", name)?;
+            *copy = match decode(&bytes[..read]) {
+                Some((sequence, vote)) => VoteCopy::Whole { sequence, vote },
+                None => VoteCopy::Damaged,
+            };
+        }
+    }
+    Ok(copies)
+}
+
+/// The newest vote that the copies hold, with its number: none, number 0, if there are no copies at all.
+pub(crate) fn newest(copies: &[VoteCopy; 2]) -> Result<(u64, Option<Vote>), Error> {
+    use VoteCopy::{Damaged, Missing, Whole};
+    match *copies {
+        [Missing, Missing] => Ok((0, None)),
+        [Whole { sequence, vote }, Damaged | Missing] | [Damaged | Missing, Whole { sequence, vote }] => {
+            Ok((sequence, vote))
+        }
+        [Damaged | Missing, Damaged | Missing] => Err(Error::corrupt(NAMES[0], 0, "neither copy of the vote is whole")),
+        [Whole { sequence: a, vote: one }, Whole { sequence: b, vote: two }] => {
+            if a == b && one != two {
+                return Err(Error::corrupt(NAMES[0], 0, "the copies of the vote contradict each other"));
+            }
+            // A vote is begun when the one before is in both.
+            if a.abs_diff(b) > 1 {
+                let older = if a < b { NAMES[0] } else { NAMES[1] };
+                return Err(Error::corrupt(older, 0, "this copy of the vote is older than it can be"));
+            }
+            Ok(if a >= b { (a, one) } else { (b, two) })
+        }
     }
 }
 

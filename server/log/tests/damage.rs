@@ -1,5 +1,5 @@
 //! Damage to the log's files: found and refused, or above what was durable; never silently wrong.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 

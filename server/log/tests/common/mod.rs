@@ -64,6 +64,18 @@ pub fn nothing() -> Done {
     Box::new(|_| {})
 }
 
+/// Whether `condition` came true before a long time had passed.
+pub fn eventually(condition: impl Fn() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while !condition() {
+        if start.elapsed().as_secs() > 20 {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 /// SplitMix64, so that runs repeat.
 pub struct Random(pub u64);
 
