@@ -11,7 +11,7 @@ use conclave_core::plan::{Asked, Planner, Request, Work};
 use conclave_link::pki::{Authority, Spec, write_credentials};
 use conclave_link::{Credentials, Dialer, Listener, Plane, Principal, TrustDomain};
 use conclave_protocol::{Answer, Create, Kind, Nonce, Op, Path, PushBack};
-use conclave_store::{Boot, DirLock, Options, Writer};
+use conclave_store::{Boot, Checkpoints, DirLock, Options, Writer};
 
 use super::*;
 use crate::peer;
@@ -73,7 +73,8 @@ fn start() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let [(peers, _), other] = planes(dir.path());
     let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
-    let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &options).unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    let opened = Store::open(&lock, CLUSTER, &Checkpoints::open(&lock, CLUSTER).unwrap(), &options).unwrap();
     let publisher = Arc::new(Publisher::new(Zxid(0)));
     let (outbox, here) = Outbox::new(ALICE, None);
     publisher.connect(ONE, outbox.clone());
