@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -58,6 +58,33 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> String {
     metric("counter", "planner_resets_total", "Plannings begun again.", shared.resets.load(Ordering::Relaxed));
     metric("counter", "sessions_expired_total", "Sessions ended here.", shared.expired.load(Ordering::Relaxed));
     metric("gauge", "disk_bytes", "Bytes of the tables on disk.", shared.store.disk_bytes().unwrap_or(0));
+    metric("gauge", "log_disk_bytes", "Bytes of the log on disk.", shared.log.disk_bytes());
+    let purged = shared.log.purged().map_or(0, |purged| purged.index);
+    metric("gauge", "log_purged_index", "The last entry that the log has let go.", purged);
+    metric("gauge", "log_last_index", "The last entry of the log.", shared.log.last().map_or(0, |last| last.index));
+    metric("gauge", "environment", "The N of the directory env-N.", u64::from(shared.store.environment()));
+    let counts = shared.checkpointer.counts();
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    metric("counter", "checkpoints_total", "Checkpoints made.", load(&counts.made));
+    metric("counter", "checkpoint_failures_total", "Checkpoints that came to nothing.", load(&counts.failed));
+    metric("gauge", "checkpoint_last_ms", "How long the last checkpoint took.", load(&counts.last_ms));
+    metric("gauge", "checkpoint_rows", "Rows in the checkpoint that is being made.", load(&counts.rows));
+    metric("gauge", "checkpoint_disk_bytes", "Bytes of checkpoints on disk.", shared.checkpointer.bytes());
+    let newest = shared.checkpointer.newest();
+    let index = newest.as_ref().map_or(0, |newest| newest.position().index);
+    metric("gauge", "checkpoint_index", "The last entry in the newest checkpoint.", index);
+    metric("gauge", "checkpoint_zxid", "Its last transaction.", newest.map_or(0, |newest| newest.zxid().0));
+    let carried = &shared.carried;
+    metric("counter", "snapshot_sent_bytes_total", "Bytes of checkpoints sent to members.", load(&carried.sent));
+    metric("counter", "snapshot_received_bytes_total", "Bytes of checkpoints received.", load(&carried.received));
+    metric("counter", "snapshot_resumed_bytes_total", "Bytes that were not sent again.", load(&carried.resumed));
+    metric("counter", "snapshots_installed_total", "Checkpoints of others installed.", load(&carried.installed));
+    metric("counter", "quarantines_total", "How often the state was not believed.", shared.quarantines);
+    metric("gauge", "disk_free_bytes", "Free bytes where the data directory lies.", shared.room.free_bytes());
+    let refuses = u64::from(shared.room.refuses_growth());
+    metric("gauge", "reserve_held", "1 while the reserve is there.", u64::from(shared.room.reserve_held()));
+    metric("counter", "handed_over_total", "Hand-overs because of a slow disk.", shared.room.handed_over());
+    metric("gauge", "refuses_growth", "1 when the disk is too full for a larger tree.", refuses);
     let readers = shared.store.readers();
     metric("gauge", "snapshots", "Snapshots that are open.", readers.open as u64);
     let oldest = u64::try_from(readers.oldest.as_millis()).unwrap_or(u64::MAX);

@@ -1,22 +1,26 @@
 //! The apply thread: committed entries become state, in one transaction a batch, then they are published.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use conclave_core::apply::{Applied as Effect, Position, apply, skip};
+use conclave_core::apply::{Applied as Effect, Position, Trust, apply_trusting, skip};
 use conclave_core::entry::Entry;
-use conclave_core::{Fault, Table, row};
-use conclave_protocol::SessionId;
-use conclave_store::Writer;
+use conclave_core::{Fault, Table, query, row};
+use conclave_protocol::{SessionId, Zxid};
+use conclave_store::{Checkpoint, CheckpointError, Store, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::digests::{Computed, Verdict};
 use crate::monotonic;
 use crate::planner;
 use crate::publish::{Publisher, session_of};
-use crate::raft::{Applied, ApplyBatch, Kind};
+use crate::tasks::no_majority;
+use crate::raft::{Applied, ApplyCommand, Item, Kind};
 
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +38,8 @@ pub(crate) enum Lifecycle {
 pub(crate) struct Applier {
     /// The tables.
     pub(crate) tables: Writer,
+    /// To read them.
+    pub(crate) store: Store,
     /// The log, of which nothing may be committed to the tables before it is written (rule 10).
     pub(crate) log: conclave_log::Handle,
     /// Cluster time.
@@ -45,11 +51,20 @@ pub(crate) struct Applier {
     /// Whom to tell of sessions.
     pub(crate) lifecycle: UnboundedSender<Lifecycle>,
     /// Sessions that are known to be open.
-    pub(crate) sessions: std::collections::HashSet<SessionId>,
+    pub(crate) sessions: HashSet<SessionId>,
     /// The planner of this member.
     pub(crate) planner: planner::Handle,
     /// The last applied position, for reads that wait for one.
     pub(crate) position: watch::Sender<Option<Position>>,
+    /// What was computed after the last entries.
+    pub(crate) computed: Computed,
+    /// Decides whose digest holds, after a zxid, when this member computed another than the entry says. Takes as long as
+    /// it takes other voters to tell.
+    pub(crate) judge: Box<dyn Fn(Zxid, u128) -> Verdict + Send>,
+    /// Told of faults before Raft is: what comes of them is more than its end.
+    pub(crate) faults: Box<dyn Fn(&Fault) + Send>,
+    /// Called when the disk is full: waits a little for room; false when the member is stopping.
+    pub(crate) full: Box<dyn Fn() -> bool + Send>,
 }
 
 /// Waits until the log has written this entry (rule 10).
@@ -64,18 +79,34 @@ fn wait_written(log: &conclave_log::Handle, index: u64) -> Result<(), Fault> {
 }
 
 impl Applier {
-    /// Starts the thread; it ends when nobody sends batches any more, or with the first fault, and gives the tables back.
+    /// Starts the thread; it ends when nobody sends commands any more, or with the first fault, and gives the tables back.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn spawn(mut self, mut batches: UnboundedReceiver<ApplyBatch>) -> std::io::Result<JoinHandle<Writer>> {
+    pub(crate) fn spawn(
+        mut self,
+        mut commands: UnboundedReceiver<ApplyCommand>,
+    ) -> std::io::Result<JoinHandle<Writer>> {
         std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
-            while let Some(batch) = batches.blocking_recv() {
-                let result = self.batch(&batch);
-                let failed = result.is_err();
+            while let Some(command) = commands.blocking_recv() {
                 // Raft may have been shut down meanwhile: then nobody needs the answer.
-                drop(batch.done.send(result));
-                if failed {
+                let fault = match command {
+                    ApplyCommand::Batch(batch) => {
+                        let result = self.batch(&batch.items);
+                        let fault = result.as_ref().err().cloned();
+                        fault.iter().for_each(|fault| (self.faults)(fault));
+                        drop(batch.done.send(result));
+                        fault
+                    }
+                    ApplyCommand::Install(install) => {
+                        let result = self.install(&install.checkpoint);
+                        let fault = result.as_ref().err().cloned();
+                        fault.iter().for_each(|fault| (self.faults)(fault));
+                        drop(install.done.send(result));
+                        fault
+                    }
+                };
+                if fault.is_some() {
                     break;
                 }
             }
@@ -83,14 +114,56 @@ impl Applier {
         })
     }
 
-    fn batch(&mut self, batch: &ApplyBatch) -> Result<Vec<Applied>, Fault> {
-        let Some(last) = batch.items.last() else { return Ok(Vec::new()) };
+    fn batch(&mut self, items: &[Item]) -> Result<Vec<Applied>, Fault> {
+        let mut effects = Vec::with_capacity(items.len());
+        let mut trust = Trust::Entry;
+        while let rest = &items[effects.len()..]
+            && !rest.is_empty()
+        {
+            match self.write(rest, trust) {
+                Ok(applied) => {
+                    effects.extend(applied);
+                    break;
+                }
+                Err((at, Fault::Digest { zxid, computed, expected })) => {
+                    // What came before it is believed, and others wait for it.
+                    effects.extend(self.write(&rest[..at], trust).map_err(|(_, fault)| fault)?);
+                    tracing::error!(%zxid, "this member computes {computed:032x}, the entry says {expected:032x}");
+                    self.computed.keep(zxid, computed);
+                    match (self.judge)(zxid, computed) {
+                        Verdict::Mine => {}
+                        Verdict::Theirs => return Err(Fault::Digest { zxid, computed, expected }),
+                        Verdict::Nobody => return Err(Fault::Entry(no_majority(zxid))),
+                    }
+                    // One entry at a time has been judged.
+                    trust = Trust::Own;
+                    let judged = &items[effects.len()..=effects.len()];
+                    effects.extend(self.write(judged, trust).map_err(|(_, fault)| fault)?);
+                    trust = Trust::Entry;
+                }
+                Err((_, Fault::Full(why))) => {
+                    tracing::warn!(why, "the disk of the tables is full: this member waits for room");
+                    if !(self.full)() {
+                        return Err(Fault::Full(why));
+                    }
+                }
+                Err((_, fault)) => return Err(fault),
+            }
+        }
+        Ok(effects)
+    }
+
+    /// Writes entries in one transaction, and tells of them. With a fault comes which of them it was met at.
+    fn write(&mut self, items: &[Item], trust: Trust) -> Result<Vec<Applied>, (usize, Fault)> {
+        let Some(last) = items.last() else { return Ok(Vec::new()) };
         let log = &self.log;
-        let (effects, entries) = self.tables.write(
+        let mut at = 0;
+        let written = self.tables.write(
             |tables| {
-                let mut effects = Vec::with_capacity(batch.items.len());
-                let mut entries: Vec<(u64, Entry)> = Vec::new();
-                for item in &batch.items {
+                let mut effects = Vec::with_capacity(items.len());
+                let mut entries: Vec<(u64, Entry, u128)> = Vec::new();
+                for (n, item) in items.iter().enumerate() {
+                    at = n;
                     effects.push(match &item.kind {
                         Kind::Blank => {
                             skip(tables, item.position, None);
@@ -100,9 +173,9 @@ impl Applier {
                             skip(tables, item.position, Some(membership.clone()));
                             Applied::Skipped
                         }
-                        Kind::Payload(payload) => match apply(tables, item.position, payload)? {
+                        Kind::Payload(payload) => match apply_trusting(tables, item.position, payload, trust)? {
                             Effect::Done(entry) => {
-                                entries.push((item.position.index, entry));
+                                entries.push((item.position.index, entry, tables.local().digest));
                                 Applied::Done
                             }
                             Effect::Void => Applied::Void,
@@ -112,18 +185,64 @@ impl Applier {
                 Ok((effects, entries))
             },
             |_| wait_written(log, last.position.index),
-        )?;
-        self.tell(entries)?;
+        );
+        let (effects, entries) = written.map_err(|fault| (at, fault))?;
+        self.tell(entries).map_err(|fault| (at, fault))?;
         self.planner.send(planner::Command::Applied(last.position));
         self.position.send_replace(Some(last.position));
         Ok(effects)
     }
 
-    fn tell(&mut self, entries: Vec<(u64, Entry)>) -> Result<(), Fault> {
+    /// Puts a checkpoint in the place of the tables, and tells of everything that is new in it.
+    fn install(&mut self, checkpoint: &Checkpoint) -> Result<(), Fault> {
+        let position = checkpoint.position();
+        tracing::info!(index = position.index, zxid = %checkpoint.zxid(), "installing a checkpoint");
+        while let Err(error) = self.tables.install(checkpoint, &mut |_| ControlFlow::Continue(())) {
+            if !error.is_full() {
+                return Err(match error {
+                    CheckpointError::Tables(fault) | CheckpointError::Fault(fault) => fault,
+                    error => Fault::Storage(error.to_string()),
+                });
+            }
+            tracing::warn!(%error, "no room for the tables of a checkpoint: this member waits for some");
+            if !(self.full)() {
+                return Err(Fault::Full(error.to_string()));
+            }
+        }
+        let snapshot = self.store.snapshot()?;
+        let state = query::state(&snapshot)?;
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.stamped(state.time_ms, monotonic(), false);
+        drop(clock);
+        self.install_sessions(query::sessions(&snapshot)?);
+        self.computed.keep(state.zxid, checkpoint.local().digest);
+        self.publisher.installed(&snapshot)?;
+        drop(snapshot);
+        self.planner.send(planner::Command::Applied(position));
+        self.position.send_replace(Some(position));
+        tracing::info!(index = position.index, zxid = %state.zxid, "installed");
+        Ok(())
+    }
+
+    fn install_sessions(&mut self, sessions: Vec<(SessionId, u64)>) {
+        let open: HashSet<SessionId> = sessions.iter().map(|(session, _)| *session).collect();
+        for ended in self.sessions.difference(&open) {
+            let _ = self.lifecycle.send(Lifecycle::Ended(*ended));
+        }
+        for (session, timeout_ms) in sessions {
+            if !self.sessions.contains(&session) {
+                let _ = self.lifecycle.send(Lifecycle::Opened(session, timeout_ms));
+            }
+        }
+        self.sessions = open;
+    }
+
+    fn tell(&mut self, entries: Vec<(u64, Entry, u128)>) -> Result<(), Fault> {
         let mut applied = Vec::with_capacity(entries.len());
-        for (index, entry) in entries {
+        for (index, entry, digest) in entries {
             let live = index > self.live_after;
-            self.clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).stamped(
+            self.computed.keep(entry.last(), digest);
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).stamped(
                 entry.time_ms,
                 monotonic(),
                 live,

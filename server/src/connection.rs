@@ -14,6 +14,8 @@ use conclave_protocol::{
 use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::bulk::{self, Desk};
+use crate::cluster;
 use crate::dispatch::Dispatch;
 use crate::member::Shared;
 use crate::publish::{Out, Outbox, Publisher};
@@ -27,7 +29,7 @@ const BEHIND_WITHIN: Duration = Duration::from_secs(2);
 const CLOSED: u32 = 0;
 
 /// Serves a client until it goes, or is sent away.
-pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+pub(crate) async fn serve(shared: Arc<Shared>, desk: Arc<Desk>, connection: Connection) {
     let Ok(Ok((send, receive))) = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await else {
         connection.close(CLOSED, "no stream was opened");
         return;
@@ -40,7 +42,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
             if write(&mut writer, &[ServerMessage::Welcome(Box::new(welcome))]).await.is_err() {
                 return;
             }
+            // Only who was welcomed may open further streams; they end with the ordered one.
+            let side = tokio::spawn(bulk::accept(Arc::clone(&shared), desk, connection.clone()));
             run(shared, id, connection, reader, writer, outbox, receiver).await;
+            side.abort();
         }
         Err(message) => {
             drop(write(&mut writer, &[message]).await);
@@ -102,7 +107,7 @@ async fn greet(
                 attached = Some(Attached { timeout_ms: row.timeout_ms });
             }
             Err(fault) => {
-                tracing::error!(%fault, "a session's row can't be read");
+                shared.fault_of(&fault);
                 return Err(push_back(PushBack::NotReady));
             }
         }
@@ -114,7 +119,7 @@ async fn greet(
         principal: principal.to_string(),
         now_ms: shared.now_ms(),
         zxid: shared.publisher.published(),
-        endpoints: shared.endpoints.clone(),
+        endpoints: cluster::endpoints(shared),
         attached,
     };
     let (outbox, receiver) = Outbox::new(principal, session);

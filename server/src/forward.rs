@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use conclave_core::Fault;
 use conclave_core::entry::Origin;
 use conclave_core::query::{self, Stored};
 use conclave_link::{FrameReader, FrameWriter, RecvStream, SendStream};
@@ -91,6 +92,8 @@ pub(crate) struct Forwarder {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) id: u64,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    /// Told of rows that can't be read.
+    pub(crate) faults: Arc<dyn Fn(&Fault) + Send + Sync>,
 }
 
 /// A heartbeat that is not answered.
@@ -344,7 +347,8 @@ impl Forwarder {
                 Told::Look(zxid) => {
                     let (publisher, store, told) =
                         (Arc::clone(&self.publisher), self.store.clone(), state.told.clone());
-                    tokio::spawn(async move { look(&publisher, &store, token, zxid, &told).await });
+                    let faults = Arc::clone(&self.faults);
+                    tokio::spawn(async move { look(&publisher, &store, token, zxid, &told, &*faults).await });
                 }
             }
         }
@@ -369,6 +373,7 @@ async fn look(
     token: u64,
     zxid: Zxid,
     told: &mpsc::UnboundedSender<Vec<(u64, Told)>>,
+    faults: &(dyn Fn(&Fault) + Send + Sync),
 ) {
     // A zxid that was planned and came to nothing may be long in coming: what is asked again is looked up again.
     match tokio::time::timeout(LOOK_WITHIN, publisher.reached(zxid)).await {
@@ -388,7 +393,7 @@ async fn look(
         }
         // The zxid was planned and then came to nothing: from the start.
         Ok(Stored::NotYet) => drop(told.send(vec![(token, Told::Resend)])),
-        Err(fault) => tracing::error!(%fault, "a stored reply can't be read"),
+        Err(fault) => faults(&fault),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::Local;
-use conclave_core::plan::{Install, Planner, Procedures};
+use conclave_core::plan::{Growth, Install, Planner, Procedures};
 use conclave_core::view::Base;
 use conclave_plugin_host::Host;
 use tokio::sync::mpsc;
@@ -52,6 +52,10 @@ impl Ground for Real {
     fn built_in(&self) -> Vec<Install> {
         self.built_in.clone()
     }
+
+    fn growth(&self) -> Growth {
+        self.shared.room.growth()
+    }
 }
 
 impl Surroundings for Real {
@@ -95,7 +99,7 @@ impl Surroundings for Real {
     }
 
     fn fault(&self, fault: Fault) {
-        self.shared.fault(fault);
+        self.shared.fault_of(&fault);
     }
 
     fn resets(&self, count: u64) {

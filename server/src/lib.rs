@@ -6,10 +6,13 @@
 
 mod admin;
 mod applier;
+mod bulk;
+mod checkpointer;
 mod clock;
 mod cluster;
 mod config;
 mod connection;
+mod digests;
 mod dispatch;
 mod forward;
 mod ground;
@@ -20,16 +23,24 @@ mod open;
 pub mod peer;
 mod planner;
 mod publish;
+mod quarantine;
 pub mod raft;
 mod read;
+mod reseed;
+mod room;
 mod sessions;
+mod supervisor;
 mod tasks;
 mod watches;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming, Storage as StorageOptions};
-pub use member::{Member, StartError, Stopped};
+pub use member::{Stopped, Surroundings};
+pub use conclave_store::Boot as StoreBoot;
+pub use open::StartError;
+pub use raft::single_member;
+pub use supervisor::Member;
 
 /// This machine's monotonic clock: it does not run back, and it means nothing elsewhere.
 fn monotonic() -> Duration {

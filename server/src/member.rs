@@ -1,4 +1,5 @@
-//! A member's life: opens what it keeps, starts its threads, recovers, serves, stops.
+//! One run of a member: opens what it keeps, starts its threads, recovers, serves, stops. What comes between two runs is
+//! the supervisor's business.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,17 +19,21 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::applier::Applier;
+use crate::checkpointer::Checkpointer;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::digests::{Computed, Court};
 use crate::forward::{self, Forwarder};
 use crate::ground::Real;
+use crate::peer::transfer::Carried;
 use crate::peer::{self, Peers, wire};
 use crate::publish::Publisher;
-use crate::raft::{Leadership, Replica, StartOptions, Timing};
+use crate::raft::{self, Leadership, Replica, StartOptions, Timing};
+use crate::room::Room;
 use crate::watches::ConnectionId;
 use crate::{monotonic, open, planner, sessions, tasks, wall_ms};
 
-pub use crate::open::StartError;
+use crate::open::StartError;
 
 /// Threads for clients. Raft, the log, apply and the planner have threads of their own.
 const CLIENT_THREADS: usize = 2;
@@ -40,6 +45,8 @@ const BUILT_IN: [(&str, &[u8]); 1] = [("counter", include_bytes!("../../plugins/
 pub enum Stopped {
     /// It was asked to.
     Clean,
+    /// Its state is not believed, and why: it is to be made again.
+    Quarantine(String),
     /// It can't go on, and why.
     Fault(String),
 }
@@ -59,6 +66,14 @@ pub(crate) struct Shared {
     pub(crate) position: watch::Receiver<Option<Position>>,
     pub(crate) resets: Arc<AtomicU64>,
     pub(crate) expired: Arc<AtomicU64>,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) carried: Arc<Carried>,
+    pub(crate) computed: Computed,
+    pub(crate) room: Room,
+    /// How often the state of this member was not believed, since the process started.
+    pub(crate) quarantines: u64,
+    /// When its certificate ends, seconds since 1970.
+    pub(crate) certificate_end_s: Option<u64>,
     forwarder: mpsc::UnboundedSender<forward::Command>,
     pub(crate) ready: AtomicBool,
     connections: AtomicU64,
@@ -78,20 +93,20 @@ impl Shared {
 
     /// Whether this member has met a fault.
     pub(crate) fn is_faulty(&self) -> bool {
-        matches!(*self.stopped.borrow(), Some(Stopped::Fault(_)))
+        matches!(*self.stopped.borrow(), Some(Stopped::Fault(_) | Stopped::Quarantine(_)))
     }
 
     /// This member can't go on: it stops, and whoever started it is told why.
     pub(crate) fn fault(&self, fault: impl std::fmt::Display) {
         tracing::error!(%fault, "this member can't go on");
         self.ready.store(false, Ordering::Release);
-        self.stopped.send_if_modified(|stopped| {
-            let is_first = stopped.is_none();
-            if is_first {
-                *stopped = Some(Stopped::Fault(fault.to_string()));
-            }
-            is_first
-        });
+        end(&self.stopped, Stopped::Fault(fault.to_string()));
+    }
+
+    /// As [`Self::fault`], for what the state's own code says: one that is not believed is made again.
+    pub(crate) fn fault_of(&self, fault: &Fault) {
+        self.ready.store(false, Ordering::Release);
+        end_by(&self.stopped, fault);
     }
 
     /// A number for a connection.
@@ -113,37 +128,71 @@ impl Shared {
             term: leadership.term,
             zxid: query::state(&snapshot)?.zxid.0,
             digest: snapshot.local()?.digest,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            wall_ms: wall_ms(),
+            log_last_sync_us: self.log.stats().last_sync_us.load(Ordering::Relaxed),
+            log_longest_sync_us: self.log.stats().longest_sync_us.load(Ordering::Relaxed),
+            free_bytes: self.room.free_bytes(),
+            checkpoint_zxid: self.checkpointer.newest().map(|newest| newest.zxid().0),
+            certificate_end_s: self.certificate_end_s,
+            note: self.room.refuses_growth().then(|| "its disk is nearly full: it refuses growth".to_owned()),
         })
     }
 }
 
-/// A running member. Dropped without [`Member::stop`], it ends like a process that was killed.
-pub struct Member {
+/// How a run ends, unless that is decided already.
+pub(crate) fn end(stopped: &watch::Sender<Option<Stopped>>, how: Stopped) {
+    stopped.send_if_modified(|stopped| {
+        let is_first = stopped.is_none();
+        stopped.get_or_insert(how);
+        is_first
+    });
+}
+
+/// Ends a run by a fault: a state that is not believed can be made again from what is, anything else can't.
+pub(crate) fn end_by(stopped: &watch::Sender<Option<Stopped>>, fault: &Fault) {
+    tracing::error!(%fault, "this member can't go on");
+    end(stopped, match fault {
+        Fault::Damaged { .. } | Fault::Row { .. } | Fault::Digest { .. } | Fault::Invariant(_) => {
+            Stopped::Quarantine(fault.to_string())
+        }
+        _ => Stopped::Fault(fault.to_string()),
+    });
+}
+
+/// What a run has of the world outside its directory; tests put in others.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// The disk of the log, in place of the directory `log`.
+    pub log_disk: Option<Arc<dyn conclave_log::Disk>>,
+    /// The boot that the machine is in, in place of the real one.
+    pub boot: Option<conclave_store::Boot>,
+    /// Bytes that are free on the disk of the data directory, in place of the real ones.
+    pub free_bytes: Option<Arc<AtomicU64>>,
+}
+
+/// A run of a member. Dropped without [`Running::stop`], it ends like a process that was killed.
+pub(crate) struct Running {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
     admin: Option<std::net::SocketAddr>,
     planner: planner::Handle,
     threads: Vec<JoinHandle<()>>,
     applier: JoinHandle<Writer>,
+    checkpointing: JoinHandle<()>,
     raft_runtime: Runtime,
     client_runtime: Runtime,
 }
 
-impl std::fmt::Debug for Member {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("id", &self.shared.id).finish_non_exhaustive()
-    }
-}
-
-impl Member {
-    /// Starts a member. It blocks while the log is read, and returns before the member is ready: a quorum has to be
+impl Running {
+    /// Starts a run. It blocks while the log is read, and returns before the member is ready: a quorum has to be
     /// there for that.
     ///
     /// # Errors
     /// [`StartError`]: nothing runs then.
-    pub fn start(config: &Config) -> Result<Self, StartError> {
+    pub(crate) fn start(config: &Config, around: &Surroundings, quarantines: u64) -> Result<Self, StartError> {
         let credentials = open::credentials(config)?;
-        let kept = open::open(config)?;
+        let kept = open::open(config, around)?;
         let raft_runtime = runtime("raft", 1)?;
         let client_runtime = runtime("client", CLIENT_THREADS)?;
         let host = Host::new(Budgets::default())?;
@@ -161,7 +210,10 @@ impl Member {
 
         let state = query::state(&kept.store.snapshot()?)?;
         let local = kept.writer.local().clone();
-        let (apply, batches) = mpsc::unbounded_channel();
+        let (apply, commands_to_apply) = mpsc::unbounded_channel();
+        let carried = Arc::<Carried>::default();
+        let computed = Computed::default();
+        let (checkpointer, checkpoint_thread) = Checkpointer::prepare(kept.checkpoints.clone());
         let (peers, inlets, replica) = raft_runtime.block_on(async {
             let (peers, inlets) = Peers::start(config.member, &config.cluster, peer_listener, dialer);
             let options = StartOptions {
@@ -174,13 +226,16 @@ impl Member {
                 log: kept.log.clone(),
                 local: local.clone(),
                 apply,
+                checkpoints: kept.checkpoints,
+                snapshot_bytes_per_s: config.storage.snapshot_bytes_per_s,
+                carried: Arc::clone(&carried),
                 peers: peers.clone(),
                 inlets: inlets.raft,
             };
             // The apply thread must run while Raft starts: it may have committed entries to apply.
-            Ok::<_, StartError>((peers, (inlets.forward, inlets.services), options))
+            Ok::<_, StartError>((peers, (inlets.forward, inlets.services, inlets.fetch), options))
         })?;
-        let (forward_in, services_in) = inlets;
+        let (forward_in, services_in, fetch_in) = inlets;
 
         let publisher = Arc::new(Publisher::new(state.zxid));
         let clock = Arc::new(Mutex::new(Clock::restored(state.time_ms)));
@@ -188,8 +243,12 @@ impl Member {
         let (lifecycle, lifecycle_here) = mpsc::unbounded_channel();
         let (position, position_here) = watch::channel(local.applied);
         let known = query::sessions(&kept.store.snapshot()?)?;
+        let before = raft::stored_members(&local);
+        peers.set_members(before.nodes.clone());
+        let court = Court::new(before);
         let applier = Applier {
             tables: kept.writer,
+            store: kept.store.clone(),
             log: kept.log.clone(),
             clock: Arc::clone(&clock),
             live_after: kept.log.last().map_or(0, |position| position.index),
@@ -198,9 +257,20 @@ impl Member {
             sessions: known.into_iter().map(|(session, _)| session).collect(),
             planner: planner.clone(),
             position,
+            computed: computed.clone(),
+            judge: court.judge(peers.clone(), client_runtime.handle().clone()),
+            faults: Box::new({
+                let stopped = kept.stopped.clone();
+                move |fault| end_by(&stopped, fault)
+            }),
+            full: Box::new({
+                let room = kept.room.clone();
+                move || room.wait()
+            }),
         }
-        .spawn(batches)?;
+        .spawn(commands_to_apply)?;
         let replica = raft_runtime.block_on(Replica::start(replica))?;
+        court.opens(replica.clone());
 
         let (forwarder, forwarder_commands) = mpsc::unbounded_channel();
         let (leases, leases_here) = mpsc::unbounded_channel();
@@ -218,6 +288,12 @@ impl Member {
             position: position_here,
             resets: Arc::default(),
             expired: Arc::default(),
+            checkpointer,
+            carried,
+            computed,
+            room: kept.room,
+            quarantines,
+            certificate_end_s: u64::try_from(credentials.summary().not_after.unix_timestamp()).ok(),
             forwarder,
             ready: AtomicBool::new(false),
             connections: AtomicU64::new(1),
@@ -246,6 +322,10 @@ impl Member {
             leadership: shared.leadership.clone(),
             id: config.member,
             commands: forwarder_commands,
+            faults: {
+                let shared = Arc::clone(&shared);
+                Arc::new(move |fault| shared.fault_of(fault))
+            },
         };
         client_runtime.spawn(forwarder.run());
         client_runtime.spawn(sessions::run(
@@ -263,61 +343,53 @@ impl Member {
         if let Some(admin) = admin {
             client_runtime.spawn(tasks::admin_port(Arc::clone(&shared), admin));
         }
+        client_runtime.spawn(tasks::serve_fetches(Arc::clone(&shared), fetch_in, config.storage));
+        client_runtime.spawn(tasks::forgive(Arc::clone(&shared), config.data.clone()));
+        crate::room::spawn(&client_runtime, &shared, &config.storage);
+        let checkpointing = checkpoint_thread.spawn(&shared, config.storage, raft_runtime.handle().clone())?;
         let (tls, door) = (config.tls.clone(), Arc::clone(&listener));
         client_runtime.spawn(tasks::reload(Arc::clone(&shared), door, tls));
         client_runtime.spawn(tasks::begin(Arc::clone(&shared), Arc::clone(&listener), open::initial(config)));
-        Ok(Self { shared, listener, admin: admin_address, planner, threads, applier, raft_runtime, client_runtime })
+        Ok(Self {
+            shared,
+            listener,
+            admin: admin_address,
+            planner,
+            threads,
+            applier,
+            checkpointing,
+            raft_runtime,
+            client_runtime,
+        })
     }
 
-    /// Whether clients are served: this member has applied what was committed when it started.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.shared.is_ready()
+    /// What its rooms share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
-    /// Where clients reach it; the port is the real one, when the configuration said 0.
-    ///
-    /// # Errors
-    /// When the socket is gone.
-    pub fn client_address(&self) -> Result<std::net::SocketAddr, conclave_link::Error> {
-        self.listener.local_address()
+    /// Where clients reach it.
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     /// Where metrics and health are, when configured.
-    #[must_use]
-    pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
+    pub(crate) fn admin_address(&self) -> Option<std::net::SocketAddr> {
         self.admin
     }
 
-    /// Resolves when the member has stopped by itself (a fault) or was stopped.
-    pub fn stopped(&self) -> impl Future<Output = Stopped> + Send + use<> {
-        let mut stopped = self.shared.stopped.subscribe();
-        async move {
-            match stopped.wait_for(Option::is_some).await {
-                Ok(how) => how.clone().unwrap_or(Stopped::Clean),
-                Err(_) => Stopped::Clean,
-            }
-        }
-    }
-
-    /// Gives leadership away, if this member leads and somebody can take it.
-    ///
-    /// # Errors
-    /// Why it still leads.
-    pub async fn step_down(&self) -> Result<(), crate::raft::Error> {
-        self.shared.replica.step_down().await
-    }
-
-    /// Whether this member leads, as far as it knows.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.shared.leadership.borrow().is_leader
+    /// Changes when the run has ended by itself.
+    pub(crate) fn stopped(&self) -> watch::Receiver<Option<Stopped>> {
+        self.shared.stopped.subscribe()
     }
 
     /// Ends it as kill -9 would: nothing is said to anybody, nothing is synced or closed. Blocks until its threads are
     /// gone, so that its directory and ports are free; must not be called from within an async task.
-    pub fn kill(self) {
-        let Self { shared, threads, applier, raft_runtime, client_runtime, planner, .. } = self;
+    pub(crate) fn kill(self) {
+        let Self { shared, threads, applier, raft_runtime, client_runtime, planner, checkpointing, .. } = self;
+        shared.checkpointer.stop();
+        let _ = checkpointing.join();
+        shared.room.stop();
         planner.send(planner::Command::Stop);
         client_runtime.shutdown_timeout(Duration::from_secs(2));
         raft_runtime.shutdown_timeout(Duration::from_secs(2));
@@ -333,21 +405,24 @@ impl Member {
     ///
     /// # Errors
     /// When the tables could not be closed: the next start counts as one after a crash.
-    pub fn stop(self) -> Result<(), Fault> {
+    pub(crate) fn stop(self) -> Result<(), Fault> {
         self.shared.ready.store(false, Ordering::Release);
+        self.shared.checkpointer.stop();
+        self.shared.room.stop();
         self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
         self.raft_runtime.block_on(self.shared.replica.shutdown());
         self.planner.send(planner::Command::Stop);
         let mut fault = None;
         self.shared.stopped.send_if_modified(|stopped| {
-            if let Some(Stopped::Fault(why)) = stopped {
+            if let Some(Stopped::Fault(why) | Stopped::Quarantine(why)) = stopped {
                 fault = Some(why.clone());
             }
             let is_first = stopped.is_none();
             stopped.get_or_insert(Stopped::Clean);
             is_first
         });
-        let Self { shared, threads, applier, raft_runtime, client_runtime, .. } = self;
+        let Self { shared, mut threads, applier, raft_runtime, client_runtime, checkpointing, .. } = self;
+        threads.push(checkpointing);
         client_runtime.shutdown_timeout(Duration::from_secs(2));
         raft_runtime.shutdown_timeout(Duration::from_secs(2));
         drop(shared);

@@ -9,12 +9,13 @@ use conclave_core::Fault;
 use conclave_link::{Credentials, Principal};
 use conclave_log::RealDisk;
 use conclave_protocol::{Endpoint, MemberId};
-use conclave_store::{DirLock, Store, Writer};
+use conclave_store::{Checkpoints, DirLock, Store, Writer};
 use tokio::sync::watch;
 
 use crate::config::{Config, MemberAddress};
-use crate::member::Stopped;
+use crate::member::{Stopped, Surroundings};
 use crate::raft::Node;
+use crate::room::Room;
 
 /// Why a member can't start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,14 @@ pub enum StartError {
         /// Which.
         dir: std::path::PathBuf,
         /// In what way.
+        why: String,
+    },
+    /// The state can't be believed, and has to be made again from another member's.
+    #[error("data directory {}: {why}", dir.display())]
+    NotBelieved {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// Why not.
         why: String,
     },
     /// Certificates or ports.
@@ -85,6 +94,8 @@ pub(crate) struct Kept {
     pub(crate) log_thread: JoinHandle<()>,
     pub(crate) store: Store,
     pub(crate) writer: Writer,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) room: Room,
     pub(crate) stopped: watch::Sender<Option<Stopped>>,
 }
 
@@ -99,38 +110,105 @@ pub(crate) fn credentials(config: &Config) -> Result<Credentials, StartError> {
     }
 }
 
+/// How to open the tables.
+pub(crate) fn store_options(around: &Surroundings) -> conclave_store::Options {
+    let mut options = conclave_store::Options::default();
+    if let Some(boot) = &around.boot {
+        options.boot = boot.clone();
+    }
+    options
+}
+
 /// Opens log and tables, and checks that they belong together.
-pub(crate) fn open(config: &Config) -> Result<Kept, StartError> {
+pub(crate) fn open(config: &Config, around: &Surroundings) -> Result<Kept, StartError> {
     let dir = &config.data;
     let data = |source| StartError::Data { dir: dir.clone(), source };
-    let log = |source| StartError::Log { dir: dir.clone(), source };
     let lock = DirLock::acquire(dir).map_err(data)?;
-    let opened = Store::open(&lock, &config.cluster, &conclave_store::Options::default()).map_err(data)?;
-    if let Some(why) = &opened.discarded {
-        tracing::warn!(?why, "the tables can't be believed: they are built again from the log");
-    }
-    let disk = RealDisk::open(dir.join("log"))?;
-    let options = conclave_log::Options::default();
-    let (open_log, votes, recovered) = conclave_log::open(Arc::new(disk), options.clone()).map_err(log)?;
+    let checkpoints = Checkpoints::open(&lock, &config.cluster).map_err(data)?;
+    let opened = match Store::open(&lock, &config.cluster, &checkpoints, &store_options(around)) {
+        Ok(opened) => opened,
+        Err(error @ conclave_store::Error::DamagedCheckpoint { .. }) => {
+            return Err(StartError::NotBelieved { dir: dir.clone(), why: error.to_string() });
+        }
+        Err(error) => return Err(data(error)),
+    };
+    let room = Room::open(dir, &config.storage, around.free_bytes.clone())?;
+    let stopped = watch::Sender::new(None);
+    let (log, log_thread) = open_log(config, around, &stopped, Some(&room))?;
+    fit(config, &opened.writer, &checkpoints, &log)?;
+    Ok(Kept { log, log_thread, store: opened.store, writer: opened.writer, checkpoints, room, stopped })
+}
+
+/// Opens the log alone.
+pub(crate) fn log(
+    config: &Config,
+    around: &Surroundings,
+) -> Result<(conclave_log::Handle, JoinHandle<()>), StartError> {
+    open_log(config, around, &watch::Sender::new(None), None)
+}
+
+fn open_log(
+    config: &Config,
+    around: &Surroundings,
+    stopped: &watch::Sender<Option<Stopped>>,
+    room: Option<&Room>,
+) -> Result<(conclave_log::Handle, JoinHandle<()>), StartError> {
+    let dir = &config.data;
+    let disk = match &around.log_disk {
+        Some(disk) => Arc::clone(disk),
+        None => Arc::new(RealDisk::open(dir.join("log"))?),
+    };
+    let options =
+        conclave_log::Options { segment_bytes: config.storage.log_segment_bytes, ..conclave_log::Options::default() };
+    let opened = conclave_log::open(disk, options.clone());
+    let (log, votes, recovered) = opened.map_err(|source| StartError::Log { dir: dir.clone(), source })?;
     if let Some(torn) = &recovered.torn {
         tracing::info!(?torn, "a write that nobody was told of was cut short by a crash, and is cleared away");
     }
-    let last = recovered.last.map_or(0, |position| position.index);
-    if let Some(applied) = opened.writer.local().applied
-        && applied.index > last
-    {
-        let why =
-            format!("the tables hold entry {}, the log ends at {last}: a part of the log was lost", applied.index);
-        return Err(StartError::Torn { dir: dir.clone(), why });
-    }
-    let stopped = watch::Sender::new(None);
     let fatal = stopped.clone();
     let failed = Box::new(move |error: &conclave_log::Error| {
         tracing::error!(%error, "the log can't be written");
-        fatal.send_replace(Some(Stopped::Fault(format!("the log can't be written: {error}"))));
+        crate::member::end(&fatal, Stopped::Fault(format!("the log can't be written: {error}")));
     });
-    let (handle, log_thread) = conclave_log::Writer::spawn(open_log, votes, &recovered, &options, failed)?;
-    Ok(Kept { log: handle, log_thread, store: opened.store, writer: opened.writer, stopped })
+    let opened = conclave_log::Writer::spawn(log, votes, &recovered, &options, failed)?;
+    if let Some(room) = room.cloned() {
+        opened.0.on_full(Box::new(move || {
+            room.release();
+        }));
+    }
+    Ok(opened)
+}
+
+/// Whether log and tables fit each other: the log goes on where the tables end, or a checkpoint does.
+fn fit(
+    config: &Config,
+    writer: &Writer,
+    checkpoints: &Checkpoints,
+    log: &conclave_log::Handle,
+) -> Result<(), StartError> {
+    let dir = config.data.clone();
+    let applied = writer.local().applied;
+    let newest = checkpoints.newest().map(|newest| newest.position());
+    if let Some(at) = newest.max(applied)
+        && newest == Some(at)
+    {
+        // A snapshot was installed, or about to be, when the last run ended: the log may still be the one before it.
+        crate::reseed::fit(log, at).map_err(|source| StartError::Log { dir: dir.clone(), source })?;
+    }
+    let (applied, last) = (applied.max(newest).map(|at| at.index), log.last().map(|last| last.index));
+    if applied > last {
+        let (applied, last) = (applied.unwrap_or(0), last.unwrap_or(0));
+        let why = format!("the tables hold entry {applied}, the log ends at {last}: a part of the log was lost");
+        return Err(StartError::Torn { dir, why });
+    }
+    match log.purged() {
+        Some(purged) if applied < Some(purged.index) => {
+            let index = applied.unwrap_or(0);
+            let why = format!("tables and checkpoint end at entry {index}, the log begins after {}", purged.index);
+            Err(StartError::NotBelieved { dir, why })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The port for metrics and health.

@@ -10,13 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use conclave_core::entry::{Entry, Origin};
 use conclave_core::plan::Request;
-use conclave_core::{Action, Table, authorize};
+use conclave_core::query::{self, History, Stored};
+use conclave_core::view::Base;
+use conclave_core::{Action, Fault, Table, authorize};
 use conclave_protocol::{
     Outcome, PushBack, Refusal, RequestId, Scope, ServerMessage, SessionId, Value, WatchId, Zxid, codec, limits,
 };
 use tokio::sync::{mpsc, watch};
 
 use crate::watches::{ConnectionId, Watches};
+
+/// Transactions of the history read at a time.
+const HISTORY_PAGE: usize = 1_000;
 
 /// What a connection's writer is told.
 #[derive(Debug)]
@@ -290,6 +295,38 @@ impl Publisher {
         self.published.send_replace(inner.published);
     }
 
+    /// The state was replaced by a later one: tells watches what its history keeps of the changes in between, or to read
+    /// the present state; answers the requests whose replies are in it, and ends the sessions that are not.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    pub(crate) fn installed(&self, base: &dyn Base) -> Result<(), Fault> {
+        let last = query::state(base)?.zxid;
+        let mut inner = self.lock();
+        if last <= inner.published {
+            return Ok(());
+        }
+        inner.tell_history(base, last)?;
+        let origins: Vec<(u64, Origin)> =
+            inner.tokens.iter().map(|(token, origin)| (*token, origin.clone())).collect();
+        for (token, origin) in origins {
+            match query::stored(base, &origin)? {
+                Stored::Reply { zxid, outcome } => inner.answer(token, |id| ServerMessage::Reply { id, zxid, outcome }),
+                // Its session's goodbye follows below.
+                Stored::SessionOver | Stored::NotYet => {}
+            }
+        }
+        let sessions: Vec<SessionId> = inner.sessions.keys().copied().collect();
+        for session in sessions {
+            if query::session(base, session)?.is_none() {
+                inner.end_session(session);
+            }
+        }
+        inner.published = last;
+        self.published.send_replace(last);
+        Ok(())
+    }
+
     /// Numbers for the metrics.
     pub(crate) fn counts(&self) -> Counts {
         let inner = self.lock();
@@ -332,18 +369,46 @@ impl Inner {
             }
             let is_owed = self.lagging.get(&connection).is_some_and(|lagging| lagging.contains(&watch));
             if is_owed || outbox.queued.load(Ordering::Acquire) >= limits::QUEUED_EVENTS {
-                if !is_owed {
-                    let lagging = self.lagging.entry(connection).or_default();
-                    if lagging.is_empty() {
-                        outbox.send(Out::Lagging);
-                    }
-                    lagging.push(watch);
-                }
+                self.owe(connection, watch);
                 continue;
             }
             outbox.queued.fetch_add(1, Ordering::AcqRel);
             self.counts.events += 1;
             outbox.send(Out::Event(ServerMessage::Event { watch, zxid, changes }));
+        }
+    }
+
+    /// Tells watches what happened up to `last`, out of the history, or to read the present state.
+    fn tell_history(&mut self, base: &dyn Base, last: Zxid) -> Result<(), Fault> {
+        let mut after = self.published;
+        while after < last {
+            match query::history(base, after, HISTORY_PAGE)? {
+                History::Kept { transactions, upto, .. } => {
+                    for (zxid, changes) in transactions {
+                        self.tell_watches(zxid, &changes);
+                    }
+                    after = upto;
+                }
+                History::TooShort { .. } => {
+                    for (connection, watch) in self.watches.behind(last) {
+                        self.owe(connection, watch);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// This watch is to read the present state instead of changes: the connection's writer says so in turn.
+    fn owe(&mut self, connection: ConnectionId, watch: WatchId) {
+        let Some(outbox) = self.connections.get(&connection) else { return };
+        let lagging = self.lagging.entry(connection).or_default();
+        if lagging.is_empty() {
+            outbox.send(Out::Lagging);
+        }
+        if !lagging.contains(&watch) {
+            lagging.push(watch);
         }
     }
 

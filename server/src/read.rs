@@ -1,18 +1,17 @@
 //! Reads: from the applied state of this member, as fresh as they must be; and what a new watch is told of the past.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use conclave_core::query::{self, History};
 use conclave_core::view::Base;
 use conclave_core::{Action, Fault, authorize};
 use conclave_protocol::{
-    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, Role, ServerMessage, Status, WatchRequest,
+    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, ServerMessage, Status, WatchRequest,
     Zxid, limits,
 };
 
+use crate::cluster::{self, Surveyed};
 use crate::member::Shared;
-use crate::peer::wire;
 use crate::publish::{Out, Outbox};
 use crate::watches::{ConnectionId, is_told};
 
@@ -22,8 +21,6 @@ const REPLAY_LOCKED: u64 = 256;
 const REPLAY_PAGE: usize = 1_000;
 /// Events that may wait for one connection because of watches that resume; beyond, they read the present state.
 const REPLAY_EVENTS: usize = 10 * limits::QUEUED_EVENTS;
-/// How long the other members have to say how they are.
-const STATUS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Answers a read from a snapshot; with the answer comes the zxid that has to be published before it is sent.
 pub(crate) fn answer(shared: &Shared, principal: &str, id: RequestId, query: &Query) -> (ServerMessage, Zxid) {
@@ -48,59 +45,22 @@ pub(crate) async fn catch_up(shared: &Shared) -> bool {
 
 /// The cluster as this member sees it.
 pub(crate) async fn status(shared: &Shared, id: RequestId) -> ServerMessage {
-    let leadership = *shared.leadership.borrow();
-    let mut members = Vec::new();
-    let mut own = Zxid(0);
-    for endpoint in &shared.endpoints {
-        let asked = if endpoint.member == shared.id {
-            shared.status().ok()
-        } else {
-            match shared.peers.ask(endpoint.member.0, wire::Request::Status, STATUS_WITHIN).await {
-                Ok(wire::Response::Status(status)) => Some(status),
-                Ok(_) | Err(_) => None,
-            }
-        };
-        if endpoint.member == shared.id {
-            own = asked.as_ref().map_or(Zxid(0), |status| Zxid(status.zxid));
-        }
-        members.push(match asked {
-            Some(status) => MemberStatus {
-                id: endpoint.member,
-                role: role(&status.role),
-                address: endpoint.address.clone(),
-                zxid: Some(Zxid(status.zxid)),
-                digest: Some(format!("{:032x}", status.digest)),
-            },
-            None => MemberStatus {
-                id: endpoint.member,
-                role: Role::Unreachable,
-                address: endpoint.address.clone(),
-                zxid: None,
-                digest: None,
-            },
-        });
-    }
+    let leader = shared.leadership.borrow().leader.map(MemberId);
+    let surveyed = cluster::survey(shared).await;
+    let zxid = |one: &Surveyed| one.status().map(|status| Zxid(status.zxid));
+    let own = surveyed.iter().find(|one| one.id == shared.id).and_then(zxid).unwrap_or_default();
+    let member = |one: Surveyed| MemberStatus {
+        id: one.id,
+        role: one.role(),
+        zxid: zxid(&one),
+        digest: one.status().map(|status| format!("{:032x}", status.digest)),
+        address: one.node.client,
+    };
+    let members = surveyed.into_iter().map(member).collect();
     // What is told of a zxid stands behind the events up to it.
     shared.publisher.reached(own).await;
-    let status = Status {
-        cluster: shared.cluster.clone(),
-        leader: leadership.leader.map(MemberId),
-        zxid: own,
-        member: shared.id,
-        members,
-    };
+    let status = Status { cluster: shared.cluster.clone(), leader, zxid: own, member: shared.id, members };
     ServerMessage::Answer { id, zxid: own, answer: Ok(Answer::Status(Box::new(status))) }
-}
-
-/// A role as members name it to each other.
-fn role(name: &str) -> Role {
-    match name {
-        "leader" => Role::Leader,
-        "candidate" => Role::Candidate,
-        "learner" => Role::Learner,
-        "follower" => Role::Follower,
-        _ => Role::Unreachable,
-    }
 }
 
 /// Starts a watch: what lies between the zxid that it resumes from and now is told first, without a gap or a repeat.
@@ -226,7 +186,7 @@ fn replay(
 impl Shared {
     /// A fault is no answer: this member stops, and the client turns to another.
     fn faulty(&self, id: RequestId, fault: Fault) -> ServerMessage {
-        self.fault(fault);
+        self.fault_of(&fault);
         ServerMessage::PushBack { id, why: PushBack::NotReady }
     }
 }

@@ -243,8 +243,13 @@ impl Inner {
         if let Some(told) = &self.told_free {
             return Ok(told.load(Ordering::Relaxed));
         }
-        let space = rustix::fs::statvfs(&self.data)?;
-        Ok(space.f_frsize.saturating_mul(space.f_bavail))
+        let free = |dir: &Path| -> io::Result<u64> {
+            let space = rustix::fs::statvfs(dir)?;
+            Ok(space.f_frsize.saturating_mul(space.f_bavail))
+        };
+        // The log may lie on a disk of its own; before the first start it is not there.
+        let log = self.data.join("log");
+        Ok(if log.is_dir() { free(&self.data)?.min(free(&log)?) } else { free(&self.data)? })
     }
 }
 

@@ -6,11 +6,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use conclave_core::Fault;
 use conclave_link::{Credentials, Listener};
+use conclave_protocol::Zxid;
 use tokio::sync::{mpsc, watch};
 
+use crate::config::Storage as StorageOptions;
+use crate::digests::{self, Verdict};
 use crate::member::Shared;
+use crate::peer::transfer::{self, Ends};
 use crate::peer::{self, PeerRequest, wire};
+use crate::quarantine::Record;
 use crate::raft::{Node, Running};
 use crate::{admin, forward, listen, monotonic, planner, sessions, wall_ms};
 
@@ -20,6 +26,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(5);
 const CLOCK_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait before something is tried again that an election decides.
 const AGAIN: Duration = Duration::from_millis(20);
+/// A member that has served for so long is well again after a quarantine.
+const WELL_AFTER: Duration = Duration::from_secs(60);
 /// How often the files of the credentials are looked at.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,20 +42,104 @@ pub(crate) async fn serve_forwards(
 }
 
 pub(crate) async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>) {
+    let mut disputed = Zxid(0);
     while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
         let response = match request {
             wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
             wire::Request::Status => match shared.status() {
                 Ok(status) => wire::Response::Status(status),
                 Err(fault) => {
-                    shared.fault(fault);
+                    shared.fault_of(&fault);
                     continue;
                 }
             },
-            // Quarantine by comparing digests comes with checkpoints; until then a mismatch stops the member.
+            wire::Request::Digest { zxid, computed } => {
+                let zxid = Zxid(zxid);
+                let mine = shared.computed.at(zxid);
+                if let Some(mine) = mine.filter(|mine| *mine != computed && zxid > disputed) {
+                    disputed = zxid;
+                    tokio::spawn(dispute(Arc::clone(&shared), zxid, mine, computed));
+                }
+                wire::Response::Digest(mine)
+            }
+            wire::Request::Admin(request) => {
+                let shared = Arc::clone(&shared);
+                // It takes as long as members take to catch up.
+                tokio::spawn(async move {
+                    let answer = crate::cluster::perform(&shared, request).await;
+                    drop(reply.send(wire::Response::Admin(answer)));
+                });
+                continue;
+            }
             _ => continue,
         };
         drop(reply.send(response));
+    }
+}
+
+/// Another member computed another digest than this one. Whose entry it was, the planner's own member does not notice by
+/// applying it: it asks as well.
+async fn dispute(shared: Arc<Shared>, zxid: Zxid, mine: u128, theirs: u128) {
+    let replica = shared.replica.clone();
+    match digests::decide(&shared.peers, || replica.membership(), zxid, mine).await {
+        Verdict::Mine => {}
+        Verdict::Theirs => shared.fault_of(&Fault::Digest { zxid, computed: mine, expected: theirs }),
+        Verdict::Nobody => shared.fault(no_majority(zxid)),
+    }
+}
+
+/// What a member says that stops because nobody is right.
+pub(crate) fn no_majority(zxid: Zxid) -> String {
+    format!(
+        "no majority of voters agrees on the digest after zxid {zxid}: which of them holds the right state can't be told.          All stop writing. Compare them with `conclave doctor --dir` and restore the right one, or a backup"
+    )
+}
+
+/// Sends checkpoints to members that make their state again.
+pub(crate) async fn serve_fetches(
+    shared: Arc<Shared>,
+    mut streams: mpsc::Receiver<(peer::Stream, u64)>,
+    storage: StorageOptions,
+) {
+    while let Some((stream, at_least)) = streams.recv().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let peer::Stream { from, writer, reader } = stream;
+            let mut ends = Ends { writer, reader };
+            tracing::info!(from, at_least, "a member fetches a checkpoint");
+            let newest = shared.checkpointer.newest().filter(|newest| newest.position().index >= at_least);
+            let found = match newest {
+                Some(newest) => Ok(Ok(newest)),
+                // Everything that is applied here.
+                None => {
+                    let all = shared.publisher.published();
+                    ends.working(shared.checkpointer.fresh(all)).await
+                }
+            };
+            let sent = match found {
+                Ok(Ok(checkpoint)) => {
+                    transfer::send(ends, &checkpoint, storage.snapshot_bytes_per_s, &shared.carried).await.map(|_| ())
+                }
+                Ok(Err(why)) => return ends.fail(&why).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = sent {
+                tracing::warn!(from, %error, "a checkpoint did not arrive");
+            }
+        });
+    }
+}
+
+/// Forgets the last quarantine, when this member has been well for a while.
+pub(crate) async fn forgive(shared: Arc<Shared>, dir: PathBuf) {
+    while !shared.is_ready() {
+        tokio::time::sleep(AGAIN).await;
+    }
+    tokio::time::sleep(WELL_AFTER).await;
+    if shared.is_ready()
+        && let Err(error) = Record::forget(&dir)
+    {
+        tracing::warn!(%error, "the record of the last quarantine can't be removed");
     }
 }
 
@@ -111,7 +203,7 @@ pub(crate) async fn sync(shared: Arc<Shared>) {
         let store = shared.store.clone();
         match tokio::task::spawn_blocking(move || store.sync()).await {
             Ok(Ok(())) => {}
-            Ok(Err(fault)) => return shared.fault(fault),
+            Ok(Err(fault)) => return shared.fault_of(&fault),
             Err(error) if error.is_panic() => return shared.fault("the sync of the tables panicked"),
             Err(_) => return,
         }

@@ -70,6 +70,19 @@ impl Watches {
         self.all.get(&watcher).is_some_and(|registered| registered.once)
     }
 
+    /// Everybody who has not been told of everything up to here. One-shot watches among them are removed.
+    pub(crate) fn behind(&mut self, zxid: Zxid) -> Vec<Watcher> {
+        let is_behind = |(watcher, registered): (&Watcher, &Registered)| (registered.after < zxid).then_some(*watcher);
+        let mut behind: Vec<Watcher> = self.all.iter().filter_map(is_behind).collect();
+        behind.sort_unstable();
+        for watcher in &behind {
+            if self.is_once(*watcher) {
+                self.remove(*watcher);
+            }
+        }
+        behind
+    }
+
     /// What a transaction's changes mean to whom: for each watcher the indices of the changes that it is to be told,
     /// in order. One-shot watches among them are removed, and get their first change only.
     pub(crate) fn matching(&mut self, zxid: Zxid, changes: &[Change]) -> BTreeMap<Watcher, Vec<usize>> {
@@ -220,6 +233,17 @@ mod tests {
         let changes = [change(ChangeKind::Data, "/a")];
         assert!(watches.matching(Zxid(5), &changes).is_empty());
         assert_eq!(watches.matching(Zxid(6), &changes).len(), 1);
+    }
+
+    #[test]
+    fn those_behind_are_those_not_told_of_everything_and_one_shot_ones_end() {
+        let mut watches = Watches::default();
+        let [old, new, once] = [1, 2, 3].map(|n| (ConnectionId(n), WatchId(1)));
+        watches.add(old, &path("/a"), Scope::Data, false, Zxid(4));
+        watches.add(new, &path("/a"), Scope::Data, false, Zxid(9));
+        watches.add(once, &path("/b"), Scope::Data, true, Zxid(4));
+        assert_eq!(watches.behind(Zxid(9)), [old, once]);
+        assert!(watches.contains(old) && watches.contains(new) && !watches.contains(once));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use conclave_log::{MemDisk, Record};
 use conclave_protocol::{
     Create, Kind as ZnodeKind, Nonce, Op, Outcome, Path, RequestId, Scope, ServerMessage, WatchId, Zxid, codec,
 };
-use conclave_store::{Boot, DirLock, Options, Store};
+use conclave_store::{Boot, Checkpoints, DirLock, Options, Store};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::digests::Verdict as Ruling;
 use crate::publish::{Out, Outbox};
-use crate::raft::Item;
+use crate::raft::{ApplyBatch, Install, Item};
 use crate::watches::ConnectionId;
 
 const CLUSTER: &str = "test";
@@ -30,8 +31,11 @@ struct Bench {
     disk: MemDisk,
     log: conclave_log::Handle,
     store: Store,
+    checkpoints: Checkpoints,
     publisher: Arc<Publisher>,
-    batches: UnboundedSender<ApplyBatch>,
+    batches: UnboundedSender<ApplyCommand>,
+    /// What the other members will say.
+    verdict: Arc<Mutex<Ruling>>,
     out: UnboundedReceiver<Out>,
     next: u64,
     _dir: tempfile::TempDir,
@@ -41,28 +45,39 @@ impl Bench {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
-        let opened = Store::open(&DirLock::acquire(dir.path()).unwrap(), CLUSTER, &options).unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let checkpoints = Checkpoints::open(&lock, CLUSTER).unwrap();
+        let opened = Store::open(&lock, CLUSTER, &checkpoints, &options).unwrap();
         let disk = MemDisk::new();
         let options = conclave_log::Options { segment_bytes: 1 << 20, ahead_bytes: 0, ..Default::default() };
         let (log, votes, recovered) = conclave_log::open(Arc::new(disk.clone()), options.clone()).unwrap();
         let (log, _) = conclave_log::Writer::spawn(log, votes, &recovered, &options, Box::new(|_| {})).unwrap();
+        let verdict = Arc::new(Mutex::new(Ruling::Nobody));
         let publisher = Arc::new(Publisher::new(Zxid(0)));
         let (outbox, here) = Outbox::new(ALICE, None);
         publisher.connect(ONE, outbox);
         let (batches, batches_here) = mpsc::unbounded_channel();
         let applier = Applier {
             tables: opened.writer,
+            store: opened.store.clone(),
             log: log.clone(),
             clock: Arc::default(),
             live_after: 0,
             publisher: Arc::clone(&publisher),
             lifecycle: mpsc::unbounded_channel().0,
-            sessions: std::collections::HashSet::new(),
+            sessions: HashSet::new(),
             planner: planner::prepare().0,
             position: watch::channel(None).0,
+            computed: Computed::default(),
+            judge: {
+                let verdict = Arc::clone(&verdict);
+                Box::new(move |_, _| *verdict.lock().unwrap())
+            },
+            faults: Box::new(|_| {}),
+            full: Box::new(|| false),
         };
         applier.spawn(batches_here).unwrap();
-        Self { disk, log, store: opened.store, publisher, batches, out: here, next: 1, _dir: dir }
+        Self { disk, log, store: opened.store, checkpoints, publisher, batches, verdict, out: here, next: 1, _dir: dir }
     }
 
     /// Puts an entry into the log's queue.
@@ -76,7 +91,7 @@ impl Bench {
 
     fn apply(&self, items: Vec<Item>) -> Answer {
         let (done, answer) = oneshot::channel();
-        self.batches.send(ApplyBatch { items, done }).unwrap();
+        self.batches.send(ApplyCommand::Batch(ApplyBatch { items, done })).unwrap();
         answer
     }
 
@@ -198,4 +213,85 @@ fn a_refusal_planned_over_what_came_to_nothing_is_never_told() {
         panic!("{told:?}")
     };
     assert!(codec::decode::<Outcome>(outcome).unwrap().is_ok());
+}
+
+/// The same entry, by a planner that computes another digest.
+fn lying(payload: &Bytes) -> Bytes {
+    let mut entry = Entry::decode(payload).unwrap();
+    entry.digest ^= 1;
+    entry.encode()
+}
+
+#[test]
+fn a_majority_that_computed_the_same_keeps_its_own_digest_and_applies_the_rows() {
+    let mut bench = Bench::start();
+    let (mut planner, genesis) = planner();
+    *bench.verdict.lock().unwrap() = Ruling::Mine;
+    let first = plan(&mut planner, &create(1, "/a"));
+    let (genesis, lied) = (bench.append(&genesis), bench.append(&lying(&first)));
+    let applied = bench.apply(vec![genesis, lied]).blocking_recv().unwrap().unwrap();
+    assert_eq!(applied, [Applied::Done, Applied::Done]);
+    let snapshot = bench.store.snapshot().unwrap();
+    assert_eq!(snapshot.zxid().unwrap(), Zxid(2));
+    let digest = snapshot.local().unwrap().digest;
+    assert_eq!(digest, Entry::decode(&first).unwrap().digest, "not what the rows come to");
+    assert_eq!(snapshot.scrub().unwrap().0, digest);
+}
+
+#[test]
+fn a_majority_that_agrees_on_another_digest_ends_this_member_with_what_came_before_committed() {
+    for ruling in [Ruling::Theirs, Ruling::Nobody] {
+        let mut bench = Bench::start();
+        let (mut planner, genesis) = planner();
+        *bench.verdict.lock().unwrap() = ruling;
+        let first = lying(&plan(&mut planner, &create(1, "/a")));
+        let (genesis, lied) = (bench.append(&genesis), bench.append(&first));
+        let fault = bench.apply(vec![genesis, lied]).blocking_recv().unwrap().unwrap_err();
+        assert_eq!(matches!(fault, Fault::Digest { zxid: Zxid(2), .. }), ruling == Ruling::Theirs, "{fault}");
+        assert_eq!((bench.zxid(), bench.publisher.published()), (Zxid(1), Zxid(1)));
+    }
+}
+
+#[test]
+fn an_installed_checkpoint_answers_who_waits_and_tells_watches_what_they_missed() {
+    let mut ahead = Bench::start();
+    let mut bench = Bench::start();
+    let (mut planner, genesis) = planner();
+    ahead.apply_now(&genesis);
+    bench.apply_now(&genesis);
+    let root = Path::parse("/").unwrap();
+    bench.publisher.watch::<Fault>(ONE, WatchId(1), (&root, Scope::Subtree, false), |z, _| Ok(Some(z))).unwrap();
+    let (done, lost) = (create(1, "/a"), create(3, "/c"));
+    bench.wait_for(7, &done);
+    bench.wait_for(8, &lost);
+    ahead.apply_now(&plan(&mut planner, &done));
+    ahead.apply_now(&plan(&mut planner, &create(2, "/b")));
+    let old = bench.store.snapshot().unwrap();
+
+    let checkpoint = ahead.checkpoints.make(&ahead.store, &mut |_| ControlFlow::Continue(())).unwrap();
+    let (told, answer) = oneshot::channel();
+    bench.batches.send(ApplyCommand::Install(Install { checkpoint, done: told })).unwrap();
+    answer.blocking_recv().unwrap().unwrap();
+
+    assert_eq!((bench.zxid(), bench.publisher.published()), (Zxid(3), Zxid(3)));
+    assert_eq!(old.zxid().unwrap(), Zxid(1), "a snapshot changed while it was held");
+    let told = bench.told();
+    assert!(
+        matches!(
+            told[..],
+            [
+                Out::Event(ServerMessage::Event { zxid: Zxid(2), .. }),
+                Out::Event(ServerMessage::Event { zxid: Zxid(3), .. }),
+                Out::Fill(7, ServerMessage::Reply { zxid: Zxid(2), .. }),
+            ]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(bench.publisher.counts().waiting, 1, "what is not in the checkpoint goes on waiting");
+    // The tables are those of the checkpoint, and the log goes on from there.
+    let next = plan(&mut planner, &lost);
+    bench.next = ahead.next;
+    bench.log.purge_upto(conclave_log::Position { index: bench.next - 1, term: 1 }, Box::new(|_| {})).unwrap();
+    assert_eq!(bench.apply_now(&next), [Applied::Done]);
+    assert_eq!(bench.publisher.counts().waiting, 0);
 }

@@ -91,6 +91,7 @@ fn start() -> Bench {
         leadership: leadership_here,
         id: 1,
         commands: commands_here,
+        faults: Arc::new(|fault| panic!("{fault}")),
     };
     tokio::spawn(forwarder.run());
     let leader = MemTables::new(CLUSTER);

@@ -7,7 +7,7 @@ use conclave_link::{Connection, FrameReader, FrameWriter, Listener, RecvStream, 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::wire::{self, Hello, Open, Refused, Request, Response, Welcome};
+use super::wire::{self, Ballot, Hello, Open, Refused, Request, Response, Welcome};
 use super::{CLOSE_REFUSED, Error, PeerRequest, Shared, Stream};
 
 /// How long a peer may take over the first frame of a connection or a stream.
@@ -20,6 +20,10 @@ const FIRST_BYTES: usize = 64 << 10;
 pub(super) struct Outlets {
     /// Streams of appends.
     pub(super) append: mpsc::Sender<Stream>,
+    /// Streams of snapshots that are to be installed.
+    pub(super) snapshot: mpsc::Sender<(Stream, Ballot)>,
+    /// Streams of members that want a checkpoint, with the least index that must be in it.
+    pub(super) fetch: mpsc::Sender<(Stream, u64)>,
     /// Raft's requests, and read indices.
     pub(super) raft: mpsc::Sender<PeerRequest>,
     /// Streams of forwarded requests.
@@ -114,9 +118,19 @@ async fn open(
         Open::Append => {
             outlets.append.send(Stream { from, writer, reader }).await.map_err(|_| Error::Stopped)?;
         }
-        Open::Forward if !shared.knows(from) => return Err(Error::Refused(Refused::NotAMember)),
+        // A leader speaks for itself alone.
+        Open::Snapshot(ballot) if ballot.member != from => return Err(Error::Refused(Refused::NotYours(ballot.member))),
+        Open::Snapshot(ballot) => {
+            let stream = Stream { from, writer, reader };
+            outlets.snapshot.send((stream, ballot)).await.map_err(|_| Error::Stopped)?;
+        }
+        Open::Fetch { .. } | Open::Forward if !shared.knows(from) => return Err(Error::Refused(Refused::NotAMember)),
         Open::Forward => {
             outlets.forward.send(Stream { from, writer, reader }).await.map_err(|_| Error::Stopped)?;
+        }
+        Open::Fetch { at_least } => {
+            let stream = Stream { from, writer, reader };
+            outlets.fetch.send((stream, at_least)).await.map_err(|_| Error::Stopped)?;
         }
         Open::Ask(request) => {
             let response = answer(from, request, shared, outlets).await;
@@ -139,7 +153,7 @@ async fn answer(from: u64, request: Request, shared: &Shared, outlets: &Outlets)
     let speaks_for = match &request {
         Request::Vote(candidacy) | Request::PreVote(candidacy) => Some(candidacy.ballot.member),
         Request::Handover(handover) => Some(handover.ballot.member),
-        Request::ReadIndex | Request::Clock | Request::Status | Request::Digests { .. } => None,
+        Request::ReadIndex | Request::Clock | Request::Status | Request::Digest { .. } | Request::Admin(_) => None,
     };
     let outlet = match speaks_for {
         Some(member) if member != from => return Response::Refused(Refused::NotYours(member)),

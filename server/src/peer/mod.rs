@@ -6,6 +6,7 @@
 
 mod accept;
 mod link;
+pub(crate) mod transfer;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,12 @@ pub enum Error {
     /// Nothing came in time.
     #[error("no answer within {} ms", .0.as_millis())]
     NoAnswer(Duration),
+    /// A checkpoint on this side can't be read or written.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
+    /// The other side gave up, and said why.
+    #[error("the peer gave up: {0}")]
+    Failed(String),
     /// No address is known for that member.
     #[error("member {0} is not in the membership")]
     Unknown(u64),
@@ -110,14 +117,17 @@ pub struct Inlets {
     pub raft: RaftInlets,
     /// Streams of forwarded requests, for the forwarder.
     pub forward: mpsc::Receiver<Stream>,
-    /// [`Request::Clock`], [`Request::Status`] and [`Request::Digests`].
+    /// [`Request::Clock`], [`Request::Status`], [`Request::Digest`] and [`Request::Admin`].
     pub services: mpsc::Receiver<PeerRequest>,
+    /// Members that want a checkpoint, with the least index that must be in it.
+    pub fetch: mpsc::Receiver<(Stream, u64)>,
 }
 
 /// The part of [`Inlets`] that is Raft's.
 #[derive(Debug)]
 pub struct RaftInlets {
     pub(crate) append: mpsc::Receiver<Stream>,
+    pub(crate) snapshot: mpsc::Receiver<(Stream, wire::Ballot)>,
     pub(crate) requests: mpsc::Receiver<PeerRequest>,
 }
 
@@ -187,13 +197,16 @@ impl Peers {
         let (raft, raft_in) = mpsc::channel(QUEUE);
         let (forward, forward_in) = mpsc::channel(QUEUE);
         let (services, services_in) = mpsc::channel(QUEUE);
-        let outlets = accept::Outlets { append, raft, forward, services };
+        let (snapshot, snapshot_in) = mpsc::channel(QUEUE);
+        let (fetch, fetch_in) = mpsc::channel(QUEUE);
+        let outlets = accept::Outlets { append, snapshot, fetch, raft, forward, services };
         let listener = Arc::new(listener);
         let task = tokio::spawn(accept::run(Arc::clone(&listener), Arc::clone(&shared), outlets));
         let inlets = Inlets {
-            raft: RaftInlets { append: append_in, requests: raft_in },
+            raft: RaftInlets { append: append_in, snapshot: snapshot_in, requests: raft_in },
             forward: forward_in,
             services: services_in,
+            fetch: fetch_in,
         };
         (Self { shared, accepting: Arc::new(Accepting { listener, task }) }, inlets)
     }
@@ -273,6 +286,16 @@ impl Peers {
     /// Opens a stream of appends.
     pub(crate) async fn open_append(&self, to: u64) -> Result<(Writer, Reader), Error> {
         self.open(to, &Open::Append).await
+    }
+
+    /// Opens a stream to send a snapshot on.
+    pub(crate) async fn open_snapshot(&self, to: u64, ballot: wire::Ballot) -> Result<(Writer, Reader), Error> {
+        self.open(to, &Open::Snapshot(ballot)).await
+    }
+
+    /// Opens a stream to fetch a checkpoint on.
+    pub(crate) async fn open_fetch(&self, to: u64, at_least: u64) -> Result<(Writer, Reader), Error> {
+        self.open(to, &Open::Fetch { at_least }).await
     }
 
     /// Ends the connection to a member, if there is one: it does not answer, and a new one may.

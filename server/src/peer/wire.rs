@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every frame; a change to any message below raises it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The greatest frame between members.
 pub const FRAME_BYTES: usize = limits::PEER_FRAME_BYTES;
@@ -112,6 +112,43 @@ pub enum Open {
     Forward,
     /// One request; one [`Response`].
     Ask(Request),
+    /// A leader sends a checkpoint to be installed: [`Transfer`]s both ways.
+    Snapshot(Ballot),
+    /// A member whose state is not believed asks for a checkpoint that holds at least this index of the log:
+    /// [`Transfer`]s both ways.
+    Fetch {
+        /// The least index.
+        at_least: u64,
+    },
+}
+
+/// What is said while a checkpoint is carried over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transfer {
+    /// The sender: which checkpoint.
+    Offer {
+        /// The last entry in it.
+        at: At,
+        /// Files of one id are the same, byte for byte.
+        id: u128,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// The receiver: from this byte on; what is before, it has of an earlier attempt.
+    From(u64),
+    /// The sender: the next bytes of the file.
+    Chunk {
+        /// XXH3 of them.
+        sum: u64,
+        /// They.
+        bytes: Bytes,
+    },
+    /// Either: it is at work, and has nothing to say yet.
+    Working,
+    /// The receiver: it is verified and installed (or, fetched, verified), and this is the ballot that it holds.
+    Done(Option<Ballot>),
+    /// Either: it ends here, and why.
+    Failed(String),
 }
 
 /// (term, index).
@@ -191,11 +228,15 @@ pub enum Request {
     Clock,
     /// How the member is doing.
     Status,
-    /// What the member computed: the digests of its last transactions, from this zxid on.
-    Digests {
-        /// The first zxid that is wanted.
-        from: u64,
+    /// What the member computed after this transaction. The asker's own entry of the log says something else there.
+    Digest {
+        /// The transaction.
+        zxid: u64,
+        /// What the asker computed.
+        computed: u128,
     },
+    /// An administrator's request, forwarded to the leader.
+    Admin(crate::cluster::AdminRequest),
 }
 
 /// The answer to a [`Request`].
@@ -214,8 +255,10 @@ pub enum Response {
     },
     /// To [`Request::Status`].
     Status(Status),
-    /// To [`Request::Digests`]: (zxid, digest), ascending.
-    Digests(Vec<(u64, u128)>),
+    /// To [`Request::Digest`]: what it computed; none when it has not applied that far, or has forgotten.
+    Digest(Option<u128>),
+    /// To [`Request::Admin`].
+    Admin(crate::cluster::AdminAnswer),
     /// The request is not answered.
     Refused(Refused),
 }
@@ -240,7 +283,7 @@ pub enum NoRead {
 /// How a member is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// `leader`, `follower`, `candidate`, `learner` or `stopped`.
+    /// `leader`, `follower`, `candidate`, `learner`, `quarantined` or `stopped`.
     pub role: String,
     /// Its term.
     pub term: u64,
@@ -248,6 +291,22 @@ pub struct Status {
     pub zxid: u64,
     /// Its digest after that.
     pub digest: u128,
+    /// Its program's version.
+    pub version: String,
+    /// Its wall clock, milliseconds since 1970, UTC.
+    pub wall_ms: u64,
+    /// Microseconds that the log's last sync took.
+    pub log_last_sync_us: u64,
+    /// The longest one since the start.
+    pub log_longest_sync_us: u64,
+    /// Bytes that are free on the disk of its data directory.
+    pub free_bytes: u64,
+    /// The last transaction in its newest checkpoint.
+    pub checkpoint_zxid: Option<u64>,
+    /// When its certificate ends, seconds since 1970.
+    pub certificate_end_s: Option<u64>,
+    /// What else there is to know: why it is quarantined, that its disk is full.
+    pub note: Option<String>,
 }
 
 /// One step of replication; without entries, a heartbeat.
@@ -312,7 +371,7 @@ mod tests {
         assert_eq!(decode::<Append>(&encode(&append())).unwrap(), append());
         let hello = Hello { cluster: "c".to_owned(), from: 1, to: 2, boot: u64::MAX };
         assert_eq!(decode::<Hello>(&encode(&hello)).unwrap(), hello);
-        let answer = Response::Digests(vec![(7, u128::MAX), (8, 0)]);
+        let answer = Response::Digest(Some(u128::MAX));
         assert_eq!(decode::<Response>(&encode(&answer)).unwrap(), answer);
     }
 

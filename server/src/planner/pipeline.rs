@@ -9,7 +9,7 @@ use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::{Local, Position};
 use conclave_core::digest::Chain;
-use conclave_core::plan::{Asked, Install, Planner, Procedures, Request, Verdict, Work};
+use conclave_core::plan::{Asked, Growth, Install, Planner, Procedures, Request, Verdict, Work};
 use conclave_core::view::Base;
 use conclave_protocol::{PushBack, Zxid};
 
@@ -35,6 +35,8 @@ pub(crate) trait Ground {
     fn procedures(&self) -> Box<dyn Procedures>;
     /// Plugins of a new cluster.
     fn built_in(&self) -> Vec<Install>;
+    /// Whether this member's disk has room for a larger tree.
+    fn growth(&self) -> Growth;
 }
 
 /// A request, and whom to tell.
@@ -271,6 +273,8 @@ impl<S: Clone> Pipeline<S> {
         let (Some(planner), Some(term)) = (&mut self.planner, self.leading) else {
             return Err(Fault::Invariant("a running pipeline has a planner and a term".to_owned()));
         };
+        // Once an entry: what an entry adds is small beside what is kept free.
+        planner.set_growth(ground.growth());
         let began_ms = ground.now_ms();
         let mut now_ms = began_ms;
         let mut items = Vec::new();

@@ -10,7 +10,7 @@ use conclave_core::Fault;
 use conclave_core::apply::{Applied, Local, Position, apply, skip};
 use conclave_core::entry::{Entry, Origin};
 use conclave_core::memory::MemTables;
-use conclave_core::plan::{Asked, Install, Procedure, Procedures, Request, Work};
+use conclave_core::plan::{Asked, Growth, Install, Procedure, Procedures, Request, Work};
 use conclave_core::view::{Base, Tx};
 use conclave_protocol::{Call, Create, Kind, Nonce, Op, Outcome as Answer, Path, Refusal, SessionId, Set, Value};
 
@@ -59,6 +59,7 @@ fn plugins() -> Vec<Install> {
 struct Land<'a> {
     tables: &'a MemTables,
     now_ms: u64,
+    growth: Growth,
 }
 
 impl Ground for Land<'_> {
@@ -77,6 +78,14 @@ impl Ground for Land<'_> {
     fn built_in(&self) -> Vec<Install> {
         plugins()
     }
+
+    fn growth(&self) -> Growth {
+        self.growth
+    }
+}
+
+fn land(tables: &MemTables, growth: Growth) -> Land<'_> {
+    Land { tables, now_ms: 1_000, growth }
 }
 
 fn nonce(number: u64) -> Nonce {
@@ -104,6 +113,7 @@ struct Member {
     tables: MemTables,
     pipeline: Pipeline<u8>,
     at: Position,
+    growth: Growth,
 }
 
 impl Member {
@@ -111,7 +121,7 @@ impl Member {
     fn new() -> Self {
         let tables = MemTables::with_root(CLUSTER, plugins()).unwrap();
         let at = Position { term: 1, index: 1 };
-        Self { tables, pipeline: Pipeline::new(Some(at)), at }
+        Self { tables, pipeline: Pipeline::new(Some(at)), at, growth: Growth::Allowed }
     }
 
     /// That leads in term 2, and plans.
@@ -124,17 +134,17 @@ impl Member {
     }
 
     fn lead(&mut self, term: Option<u64>) {
-        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        let land = land(&self.tables, self.growth);
         self.pipeline.leadership(&land, term).unwrap();
     }
 
     fn outcome(&mut self, serial: u64, outcome: Outcome) {
-        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        let land = land(&self.tables, self.growth);
         self.pipeline.outcome(&land, serial, outcome).unwrap();
     }
 
     fn confirmed(&mut self, term: u64, leads: bool) {
-        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        let land = land(&self.tables, self.growth);
         self.pipeline.confirmed(&land, term, leads).unwrap();
     }
 
@@ -151,7 +161,7 @@ impl Member {
 
     /// The pipeline is told how far the tables are.
     fn tell(&mut self) {
-        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        let land = land(&self.tables, self.growth);
         self.pipeline.applied(&land, self.at).unwrap();
     }
 
@@ -176,7 +186,7 @@ impl Member {
 
     /// Plans, and gives what the pipeline wants.
     fn effects(&mut self) -> Vec<Effect<u8>> {
-        let land = Land { tables: &self.tables, now_ms: 1_000 };
+        let land = land(&self.tables, self.growth);
         self.pipeline.turn(&land).unwrap();
         self.pipeline.take_effects()
     }
@@ -200,7 +210,7 @@ impl Member {
         let mut other: Pipeline<u8> = Pipeline::new(Some(Position { term, index: 0 }));
         let mut tables = self.tables.clone();
         skip(&mut tables, Position { term, index: self.at.index }, None);
-        let land = Land { tables: &tables, now_ms: 1_000 };
+        let land = land(&tables, Growth::Allowed);
         other.leadership(&land, Some(term)).unwrap();
         let request = once(number, Work::Op(increment("/n")));
         other.requests([Item { source: Some(0), token: number, request }]);
@@ -266,7 +276,7 @@ fn what_waits_for_the_start_is_the_view_and_not_what_the_pipeline_was_told() {
     let mut member = Member::new();
     member.lead(Some(2));
     let early = Position { term: 2, index: 2 };
-    let land = Land { tables: &member.tables, now_ms: 1_000 };
+    let land = land(&member.tables, member.growth);
     assert!(matches!(member.pipeline.applied(&land, early), Err(Fault::Invariant(_))), "the view is of term 1");
 }
 
@@ -280,7 +290,7 @@ fn a_leader_whose_successor_has_written_already_does_not_start_and_is_no_fault()
     member.write(3, &foreign);
     // It hears of its own election, and of its own blank entry, when both are long over.
     member.lead(Some(2));
-    member.pipeline.applied(&Land { tables: &member.tables, now_ms: 1_000 }, blank).unwrap();
+    member.pipeline.applied(&land(&member.tables, member.growth), blank).unwrap();
     member.increment(1);
     assert_eq!(member.turn(), [""; 0]);
     member.lead(None);
@@ -465,4 +475,56 @@ fn what_was_decided_in_another_term_is_not_done() {
     member.turn();
     member.pipeline.own_in(1, Work::Expire { session: SessionId(7) });
     assert!(member.pipeline.is_idle(), "the end of a session that was decided in term 1");
+}
+
+// A full disk.
+
+const FULL: Growth = Growth::Refused { free_bytes: 1, least_bytes: 2 };
+
+#[test]
+fn what_grows_is_refused_while_the_disk_is_full_and_done_by_the_same_planner_when_there_is_room() {
+    let mut member = Member::leading();
+    let full = Err(Refusal::DiskFull { free_bytes: 1, least_bytes: 2 });
+    member.increment(1);
+    let (_, before) = member.proposed();
+    member.growth = FULL;
+    member.increment(2);
+    member.ask(3, once(3, Work::Open { timeout_ms: 5_000 }));
+    let create = Create { path: path("/m"), data: Bytes::new(), kind: Kind::default(), parents: false };
+    member.ask(4, once(4, Work::Op(Op::Create(create.clone()))));
+    let (_, meanwhile) = member.proposed();
+    member.growth = Growth::Allowed;
+    member.ask(5, once(5, Work::Op(Op::Create(create))));
+    let (_, after) = member.proposed();
+    assert_eq!(answers(&before), [counted(1)]);
+    assert_eq!(answers(&meanwhile), [counted(2), full.clone(), full], "the number got no longer");
+    assert!(matches!(answers(&after)[..], [Ok(Value::Created { .. })]), "{after:?}");
+    for (serial, entry) in (1..).zip([before, meanwhile, after]) {
+        assert!(matches!(member.apply(2, &entry), Applied::Done(_)), "a refusal is a transaction like any other");
+        member.outcome(serial, Outcome::Done);
+    }
+    assert_eq!(member.pipeline.resets(), 0);
+}
+
+#[test]
+fn a_planner_that_begins_on_a_full_disk_knows_it_and_ends_sessions() {
+    let mut member = Member::leading();
+    member.ask(1, once(1, Work::Open { timeout_ms: 5_000 }));
+    let (_, open) = member.proposed();
+    let Applied::Done(entry) = member.apply(2, &open) else { panic!("void") };
+    member.outcome(1, Outcome::Done);
+    let session = SessionId(entry.last().0);
+    member.growth = FULL;
+    member.lead(None);
+    member.lead(Some(3));
+    member.blank(3);
+    assert_eq!(member.turn(), ["started 3"]);
+    member.increment(2);
+    member.pipeline.own(Work::Expire { session });
+    let (_, payload) = member.proposed();
+    let transactions = Entry::decode(&payload).unwrap().transactions;
+    assert!(matches!(decode(&transactions[0].outcome), Err(Refusal::DiskFull { .. })));
+    assert_eq!(transactions[1].origin, Origin::Leader);
+    assert!(matches!(member.apply(3, &payload), Applied::Done(_)));
+    assert_eq!(conclave_core::query::session(&member.tables, session).unwrap(), None);
 }

@@ -65,6 +65,8 @@ pub(super) fn config(cluster: &str, timing: &Timing) -> Result<Arc<Config>, Erro
         allow_log_reversion: Some(false),
         // Checkpoints are made by their own thread.
         snapshot_policy: SnapshotPolicy::Never,
+        // What may go after a checkpoint is reckoned in bytes, and told: see `Replica::checkpointed`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // Entries hold whole batches of transactions; bytes are bounded by the log's reads.
         max_payload_entries: 300,
         // A member that comes back is found by the link; this is how soon replication follows.

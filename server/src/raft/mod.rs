@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use conclave_core::apply::{Local, Position};
 use conclave_log::Handle;
+use conclave_store::Checkpoints;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use crate::peer::transfer::Carried;
 use crate::peer::wire::NoRead;
 use crate::peer::{Peers, RaftInlets};
 pub use config::Timing;
@@ -41,7 +43,7 @@ use log_store::LogStore;
 use machine::Machine;
 pub use propose::{Outcome, Proposal};
 pub use reads::Reads;
-pub use types::{Applied, ApplyBatch, Item, Kind, Node, Payload};
+pub use types::{Applied, ApplyBatch, ApplyCommand, Install, Item, Kind, Node, Payload};
 use types::{LogId, StoredMembership, Types};
 
 type Raft = openraft::Raft<Types, Machine>;
@@ -68,6 +70,9 @@ pub enum Error {
     /// Nobody can take over: there is no other voter, or not that one.
     #[error("no other voter to hand over to")]
     NoSuccessor,
+    /// The membership can't be changed so.
+    #[error("{0}")]
+    Refused(String),
     /// It did not happen in time.
     #[error("not within {} ms", .0.as_millis())]
     NotInTime(Duration),
@@ -87,7 +92,13 @@ pub struct StartOptions {
     /// What the state has applied.
     pub local: Local,
     /// To the apply thread.
-    pub apply: mpsc::UnboundedSender<ApplyBatch>,
+    pub apply: mpsc::UnboundedSender<ApplyCommand>,
+    /// Raft's snapshots.
+    pub checkpoints: Checkpoints,
+    /// Bytes a second of a snapshot that is sent.
+    pub snapshot_bytes_per_s: u64,
+    /// Counts what snapshots carried.
+    pub(crate) carried: Arc<Carried>,
     /// To the other members. Its id is this member's.
     pub peers: Peers,
     /// From the other members.
@@ -201,11 +212,14 @@ impl Replica {
     /// # Errors
     /// [`Error::Timing`] and [`Error::Storage`].
     pub async fn start(options: StartOptions) -> Result<Self, Error> {
-        let StartOptions { cluster, timing, log, local, apply, peers, inlets } = options;
+        let StartOptions { cluster, timing, log, local, apply, checkpoints, peers, inlets, .. } = options;
+        let carried = options.carried;
         let config = config::config(&cluster, &timing)?;
-        check(&log, &local)?;
-        let machine = Machine::new(&local, apply).map_err(|error| Error::Storage(error.to_string()))?;
-        let factory = network::Factory { peers: peers.clone(), stall: timing.patience() };
+        check(&log, &local, &checkpoints)?;
+        let machine = Machine::new(&local, checkpoints.clone(), apply).map_err(|error| Error::Storage(error.to_string()))?;
+        let snapshots =
+            network::Snapshots { bytes_per_s: options.snapshot_bytes_per_s, carried: Arc::clone(&carried) };
+        let factory = network::Factory { peers: peers.clone(), stall: timing.patience(), snapshots };
         let raft = Raft::new(peers.id(), config, factory, LogStore::new(log), machine).await;
         let raft = raft.map_err(|error| Error::Storage(error.to_string()))?;
 
@@ -215,7 +229,7 @@ impl Replica {
         let (tell_leadership, leadership) = watch::channel(Leadership::default());
         let (tell_running, running) = watch::channel(Running::default());
         tokio::spawn(follow(raft.clone(), peers, tell_leadership, tell_running));
-        let serving = Arc::new(Serving(tokio::spawn(serve::run(raft.clone(), reads.clone(), inlets))));
+        let serving = Arc::new(Serving(tokio::spawn(serve::run(raft.clone(), reads.clone(), inlets, checkpoints, carried))));
         Ok(Self { raft, reads, proposals, leadership, running, timing, _serving: serving })
     }
 
@@ -350,11 +364,83 @@ impl Replica {
         }
     }
 
+    /// Tells Raft of the newest checkpoint, and lets it purge the log up to this index, which the checkpoint holds.
+    /// Raft may put that off for as long as a member is being sent what is to go.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], [`Error::NotInTime`].
+    pub async fn checkpointed(&self, upto: u64, within: Duration) -> Result<(), Error> {
+        let ended = |fatal: openraft::errors::Fatal<Types>| Error::Ended(fatal.to_string());
+        self.raft.trigger().snapshot().await.map_err(ended)?;
+        let is_known = |data: &openraft::metrics::RaftDataMetrics<Types>| {
+            data.snapshot.is_some_and(|snapshot| snapshot.index >= upto)
+        };
+        let mut metrics = self.raft.data_metrics();
+        let until = Instant::now() + within;
+        while !is_known(&metrics.borrow_watched().clone()) {
+            match timeout_at(until, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::Ended("stopped".to_owned())),
+                Err(_) => return Err(Error::NotInTime(within)),
+            }
+        }
+        self.raft.trigger().purge_log(upto).await.map_err(ended)
+    }
+
+    /// Makes a member a learner, and waits until it is one: it is sent everything, and has no vote. Harmless when it is
+    /// one already.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Refused`], [`Error::Ended`].
+    pub async fn add_learner(&self, id: u64, node: Node) -> Result<(), Error> {
+        self.raft.add_learner(id, node, false).await.map(|_| ()).map_err(changing)
+    }
+
+    /// Makes these members the voters, and waits until they are: the others stay as learners.
+    ///
+    /// # Errors
+    /// As [`Replica::add_learner`].
+    pub async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Error> {
+        self.raft.change_membership(voters, true).await.map(|_| ()).map_err(changing)
+    }
+
+    /// Removes a member, voter or learner, and waits until it is gone.
+    ///
+    /// # Errors
+    /// As [`Replica::add_learner`].
+    pub async fn remove(&self, id: u64) -> Result<(), Error> {
+        let voters: BTreeSet<u64> = self.raft.voter_ids().filter(|voter| *voter != id).collect();
+        if self.raft.voter_ids().any(|voter| voter == id) {
+            self.change_voters(voters).await?;
+        }
+        let gone = openraft::ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        self.raft.change_membership(gone, true).await.map(|_| ()).map_err(changing)
+    }
+
+    /// What members have of the log, as far as the leader knows: the index that each has acknowledged. Empty elsewhere.
+    #[must_use]
+    pub fn progress(&self) -> BTreeMap<u64, Option<u64>> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let replication = metrics.replication.unwrap_or_default();
+        replication.into_iter().map(|(id, matched)| (id, matched.map(|matched| matched.index))).collect()
+    }
+
     /// Ends Raft. What is under way has an unknown outcome.
     pub async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "Raft did not end well");
         }
+    }
+}
+
+type Changing = RaftError<Types, openraft::errors::ClientWriteError<Types>>;
+
+fn changing(error: Changing) -> Error {
+    use openraft::errors::ClientWriteError;
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NotLeader,
+        RaftError::APIError(error) => Error::Refused(error.to_string()),
+        RaftError::Fatal(fatal) => Error::Ended(fatal.to_string()),
     }
 }
 
@@ -398,20 +484,36 @@ async fn follow(raft: Raft, peers: Peers, leadership: watch::Sender<Leadership>,
     });
 }
 
-/// Whether log and state fit each other. Where they do not, openraft would purge the log by itself to bridge the gap,
-/// and then ask for a checkpoint that nobody has made.
-fn check(log: &Handle, local: &Local) -> Result<(), Error> {
+/// Whether log and state fit each other. Where they do not, openraft would purge the log by itself to bridge the gap: it
+/// may, when there is a checkpoint that holds as much.
+fn check(log: &Handle, local: &Local, checkpoints: &Checkpoints) -> Result<(), Error> {
     let (last, applied) = (log.last().map(|at| at.index), local.applied.map(|at| at.index));
-    if applied > last {
+    let checkpoint = checkpoints.newest().map(|newest| newest.position().index);
+    if applied > last.max(checkpoint) {
         let last = last.map_or_else(|| "nothing".to_owned(), |index| format!("no more than entry {index}"));
         let applied = applied.unwrap_or_default();
         return Err(Error::Storage(format!("the state has applied entry {applied}, and the log holds {last}")));
     }
-    let missing = log.purged().map(|at| at.index).filter(|purged| applied < Some(*purged));
+    let missing = log.purged().map(|at| at.index).filter(|purged| applied.max(checkpoint) < Some(*purged));
     match missing {
         Some(purged) => Err(Error::Storage(format!("entry {purged} is purged, and the state has not applied it"))),
         None => Ok(()),
     }
+}
+
+/// The membership that a state was left with.
+pub(crate) fn stored_members(local: &Local) -> Members {
+    codec::decode_stored(&local.membership).map(|stored| members(&stored)).unwrap_or_default()
+}
+
+/// A membership of one voter, as [`Local::membership`] holds it, said by entry `index` of term 0: what a restored cluster
+/// begins with.
+#[must_use]
+pub fn single_member(id: u64, peer: &str, client: &str, index: u64) -> bytes::Bytes {
+    let node = Node { peer: peer.to_owned(), client: client.to_owned() };
+    let membership = types::Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, node)]));
+    let membership = membership.expect("the only voter is among the nodes");
+    codec::encode_stored(&StoredMembership::new(Some(LogId::new_term_index(0, index)), membership))
 }
 
 fn members(stored: &StoredMembership) -> Members {

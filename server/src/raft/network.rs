@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use conclave_store::Checkpoint;
 use futures::{Stream, StreamExt};
-use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::alias::VoteOf;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::entry::RaftEntry;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -20,7 +22,8 @@ use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::translate;
-use super::types::{LogId, Node, Types};
+use super::types::{LogId, Node, Snapshot, Types};
+use crate::peer::transfer::{self, Carried, Ends};
 use crate::peer::wire::{self, Appended, Request, Response};
 use crate::peer::{Error as PeerError, Peers, Reader, Writer};
 
@@ -35,6 +38,14 @@ pub(super) struct Factory {
     /// An append that is not answered this long fails, and its stream with it. Much longer than a heartbeat: answers
     /// wait for the other's disk, and to send everything again makes a slow disk slower.
     pub(super) stall: Duration,
+    pub(super) snapshots: Snapshots,
+}
+
+/// How checkpoints are sent.
+#[derive(Clone)]
+pub(super) struct Snapshots {
+    pub(super) bytes_per_s: u64,
+    pub(super) carried: Arc<Carried>,
 }
 
 impl RaftNetworkFactory<Types> for Factory {
@@ -42,7 +53,7 @@ impl RaftNetworkFactory<Types> for Factory {
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Network {
         self.peers.add(target, node);
-        Network { peers: self.peers.clone(), target, stall: self.stall, lane: None }
+        Network { peers: self.peers.clone(), target, stall: self.stall, snapshots: self.snapshots.clone(), lane: None }
     }
 }
 
@@ -51,6 +62,7 @@ pub(super) struct Network {
     peers: Peers,
     target: u64,
     stall: Duration,
+    snapshots: Snapshots,
     /// The stream of appends, kept from one call to the next: heartbeats and read indices are calls of one append,
     /// and opening a stream costs several times one.
     lane: Option<Lane>,
@@ -252,7 +264,7 @@ async fn next<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
 }
 
 impl RaftNetworkV2<Types> for Network {
-    type SnapshotData = ();
+    type SnapshotData = Checkpoint;
 
     async fn append_entries(
         &mut self,
@@ -306,12 +318,29 @@ impl RaftNetworkV2<Types> for Network {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Types>,
-        _snapshot: SnapshotOf<Types, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<Types>,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("checkpoints are not sent yet")))
+        let sending = async {
+            let (writer, reader) = self.peers.open_snapshot(self.target, translate::ballot(&vote)).await?;
+            transfer::send(Ends { writer, reader }, &snapshot.snapshot, self.snapshots.bytes_per_s, &self.snapshots.carried)
+                .await
+        };
+        let sent = tokio::select! {
+            sent = sending => sent,
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+        };
+        match sent {
+            Ok(Some(ballot)) => Ok(SnapshotResponse::new(translate::vote(ballot))),
+            Ok(None) => Err(StreamingError::Network(NetworkError::new(&PeerError::Ended))),
+            Err(error) => {
+                tracing::warn!(member = self.target, %error, "a snapshot did not arrive; it is sent again from where it broke off");
+                // Whatever it was, a pause comes before the next attempt.
+                Err(StreamingError::Unreachable(Unreachable::new(&error)))
+            }
+        }
     }
 
     async fn transfer_leader(

@@ -1,24 +1,30 @@
 //! What other members' Raft says to this one: appends, votes, hand-overs and read indices.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use conclave_store::Checkpoints;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::AppendEntriesResponse;
 use tokio::sync::mpsc;
 
 use super::reads::Reads;
-use super::{Raft, translate};
-use crate::peer::wire::{self, Append, Appended, Refused, Request, Response};
+use super::{Raft, machine, translate};
+use crate::peer::transfer::{self, Carried, Ends};
+use crate::peer::wire::{self, Append, Appended, Ballot, Refused, Request, Response};
 use crate::peer::{Error as PeerError, PeerRequest, RaftInlets, Stream};
 
 /// Appends of one stream that are in Raft's hands: beyond, they wait in the stream's flow control.
 const IN_HAND: usize = 64;
 
 /// Serves until the peer plane ends.
-pub(super) async fn run(raft: Raft, reads: Reads, inlets: RaftInlets) {
-    let RaftInlets { mut append, requests } = inlets;
+pub(super) async fn run(raft: Raft, reads: Reads, inlets: RaftInlets, checkpoints: Checkpoints, carried: Arc<Carried>) {
+    let RaftInlets { mut append, snapshot, requests } = inlets;
     let requests = tokio::spawn(answer_all(raft.clone(), reads, requests));
+    let snapshots = tokio::spawn(install_all(raft.clone(), snapshot, checkpoints, carried));
     while let Some(stream) = append.recv().await {
         let raft = raft.clone();
         tokio::spawn(async move {
@@ -29,6 +35,52 @@ pub(super) async fn run(raft: Raft, reads: Reads, inlets: RaftInlets) {
         });
     }
     requests.abort();
+    snapshots.abort();
+}
+
+/// Receives snapshots, one at a time: a leader that breaks off and begins again finds what has arrived.
+async fn install_all(
+    raft: Raft,
+    mut streams: mpsc::Receiver<(Stream, Ballot)>,
+    checkpoints: Checkpoints,
+    carried: Arc<Carried>,
+) {
+    while let Some((stream, ballot)) = streams.recv().await {
+        let Stream { from, writer, reader } = stream;
+        let mut ends = Ends { writer, reader };
+        if let Err(error) = install(&raft, &mut ends, ballot, &checkpoints, &carried).await {
+            tracing::warn!(from, %error, "a snapshot was not installed");
+            ends.fail(&error).await;
+        }
+    }
+}
+
+async fn install(
+    raft: &Raft,
+    ends: &mut Ends,
+    ballot: Ballot,
+    checkpoints: &Checkpoints,
+    carried: &Carried,
+) -> Result<(), PeerError> {
+    let checkpoint = transfer::receive(ends, checkpoints, carried).await?;
+    let at = checkpoint.position();
+    // openraft takes both for granted, and panics where they do not hold.
+    let committed = raft.data_metrics().borrow_watched().local_committed;
+    let is_older = committed.is_some_and(|committed| (committed.leader_id.term, committed.index) >= (at.term, at.index));
+    if at.term > ballot.term || !is_older && committed.is_some_and(|committed| committed.index >= at.index) {
+        return Err(PeerError::Checkpoint(format!(
+            "it ends with entry {} of term {}, which does not fit the leader of term {} or what is committed here",
+            at.index, at.term, ballot.term
+        )));
+    }
+    let snapshot = machine::snapshot(checkpoint).map_err(|error| PeerError::Checkpoint(error.to_string()))?;
+    let installed = raft.install_full_snapshot(translate::vote(ballot), snapshot);
+    let response = ends.working(installed).await?;
+    let response = response.map_err(|error| PeerError::Checkpoint(error.to_string()))?;
+    if !is_older {
+        carried.installed.fetch_add(1, Ordering::Relaxed);
+    }
+    ends.done(Some(translate::ballot(&response.vote))).await
 }
 
 /// Feeds appends to Raft as they come, and sends its answers back in their order.
@@ -116,6 +168,6 @@ async fn answer(raft: &Raft, reads: &Reads, request: Request) -> Response {
         },
         // The leader's own answer: one that has become a follower sends the asker on, not itself.
         Request::ReadIndex => Response::ReadIndex(reads.here().await),
-        Request::Clock | Request::Status | Request::Digests { .. } => stopped,
+        Request::Clock | Request::Status | Request::Digest { .. } | Request::Admin(_) => stopped,
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use conclave_core::apply::{Local, Position};
 use conclave_link::{Dialer, FrameReader, FrameWriter, Listener, Plane, Side};
 use conclave_log::{MemDisk, Options, Writer, open};
+use conclave_store::{Checkpoints, DirLock};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -261,7 +262,7 @@ async fn nobody_votes_for_another_and_strangers_get_no_service() {
         let error = stranger.peers.ask(1, request, SOON).await.unwrap_err();
         assert!(matches!(error, PeerError::Refused(Refused::NotYours(2))), "{error}");
     }
-    for request in [Request::Clock, Request::ReadIndex, Request::Digests { from: 1 }] {
+    for request in [Request::Clock, Request::ReadIndex, Request::Digest { zxid: 1, computed: 1 }] {
         let error = stranger.peers.ask(1, request, SOON).await.unwrap_err();
         assert!(matches!(error, PeerError::Refused(Refused::NotAMember)), "{error}");
     }
@@ -286,7 +287,20 @@ async fn a_state_ahead_of_its_log_is_an_error_and_no_panic() {
     let local = Local { applied: Some(Position { term: 1, index: 5 }), ..Local::default() };
     let (apply, _batches) = mpsc::unbounded_channel();
     let (cluster, timing) = (CLUSTER.to_owned(), Timing::default());
-    let options = StartOptions { cluster, timing, log, local, apply, peers, inlets: inlets.raft };
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(&DirLock::acquire(dir.path()).unwrap(), &cluster).unwrap();
+    let options = StartOptions {
+        cluster,
+        timing,
+        log,
+        local,
+        apply,
+        checkpoints,
+        snapshot_bytes_per_s: 1 << 30,
+        carried: Arc::default(),
+        peers,
+        inlets: inlets.raft,
+    };
     let error = Replica::start(options).await.unwrap_err();
     assert!(matches!(&error, Error::Storage(why) if why.contains("entry 5")), "{error}");
 }
@@ -301,7 +315,8 @@ async fn a_member_that_cannot_be_reached_is_not_dialled_before_there_is_somethin
     let (peers, _inlets) = Peers::start(1, CLUSTER, listener, dialer);
     let closed = std::net::UdpSocket::bind(loopback).unwrap().local_addr().unwrap();
     let node = super::Node { peer: closed.to_string(), client: String::new() };
-    let mut factory = super::network::Factory { peers, stall: SOON };
+    let snapshots = super::network::Snapshots { bytes_per_s: 1 << 30, carried: Arc::default() };
+    let mut factory = super::network::Factory { peers, stall: SOON, snapshots };
     let mut network = openraft::RaftNetworkFactory::new_client(&mut factory, 2, &node).await;
     let option = openraft::network::RPCOption::new(SOON);
     let nothing_to_say = futures::stream::pending();

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::Position;
+use conclave_store::Checkpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -30,6 +31,8 @@ pub(crate) type EntryPayload = openraft::alias::PayloadOf<Types>;
 pub(crate) type Membership = openraft::Membership<u64, Node>;
 /// Voters and learners, and where in the log that was said.
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
+/// What a checkpoint is to openraft.
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, Checkpoint>;
 
 /// An entry's bytes, as [`conclave_core::entry::Entry::encode`] made them. They are never encoded again: the chain
 /// hashes them as they lie in the log and travel.
@@ -66,6 +69,25 @@ pub struct Node {
     pub peer: String,
     /// `host:port` of its client plane.
     pub client: String,
+}
+
+/// What the apply thread is told.
+#[derive(Debug)]
+pub enum ApplyCommand {
+    /// Entries to write.
+    Batch(ApplyBatch),
+    /// A checkpoint that replaces the whole state.
+    Install(Install),
+}
+
+/// A checkpoint that the apply thread is to put in the place of the tables.
+#[derive(Debug)]
+pub struct Install {
+    /// Verified, durable.
+    pub checkpoint: Checkpoint,
+    /// Takes the answer when the new tables are durable and read from; or the fault that ends this member's Raft
+    /// instance.
+    pub done: oneshot::Sender<Result<(), Fault>>,
 }
 
 /// Committed entries that the apply thread is to write in one transaction, in order.

@@ -8,6 +8,7 @@ pub mod binary;
 mod chaos;
 pub mod increments;
 mod patience;
+pub mod power;
 mod processes;
 mod proxy;
 mod tally;

@@ -53,6 +53,18 @@ impl Processes {
     /// # Errors
     /// When the binary cannot be had, or the members are not ready in time.
     pub async fn start(members: u64, weather: Option<Weather>) -> Result<Self, Error> {
+        Self::start_with(members, weather, |_| {}).await
+    }
+
+    /// As [`Processes::start`], with configurations that `change` has seen.
+    ///
+    /// # Errors
+    /// As [`Processes::start`].
+    pub async fn start_with(
+        members: u64,
+        weather: Option<Weather>,
+        change: impl Fn(&mut Config),
+    ) -> Result<Self, Error> {
         let dir = tempfile::Builder::new().prefix("conclave-processes-").tempdir()?;
         let pki = Pki::create(dir.path())?;
         let (mut addresses, mut listens) = (Vec::new(), Vec::new());
@@ -64,7 +76,7 @@ impl Processes {
         }
         let mut cluster = Self { dir, pki, seats: BTreeMap::new() };
         for (address, listen) in addresses.iter().zip(listens) {
-            let seat = cluster.seat(address, listen, &addresses, weather).await?;
+            let seat = cluster.seat(address, listen, &addresses, weather, &change).await?;
             cluster.seats.insert(address.id, seat);
         }
         for id in 1..=members {
@@ -82,6 +94,7 @@ impl Processes {
         listen: Listen,
         members: &[MemberAddress],
         weather: Option<Weather>,
+        change: &impl Fn(&mut Config),
     ) -> Result<Seat, Error> {
         let home = self.dir.path().join(format!("member-{}", address.id));
         std::fs::create_dir(&home)?;
@@ -89,7 +102,7 @@ impl Processes {
             Some(weather) => Some(Proxy::start(address.client.parse()?, listen.client, weather).await?),
             None => None,
         };
-        let config = Config {
+        let mut config = Config {
             cluster: "processes".to_owned(),
             member: address.id,
             data: home.join("data"),
@@ -100,6 +113,7 @@ impl Processes {
             raft: RaftTiming::default(),
             storage: StorageOptions::default(),
         };
+        change(&mut config);
         let file = home.join("member.toml");
         std::fs::write(&file, toml::to_string(&config)?)?;
         Ok(Seat { config, file, log: home.join("log"), process: None, proxy })

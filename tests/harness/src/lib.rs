@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conclave_client::{Client, Options};
-use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming, StorageOptions};
+use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming, StorageOptions, Surroundings};
 
 pub use mortal::Mortal;
 pub use pki::Pki;
@@ -38,6 +38,7 @@ pub struct Cluster {
     dir: tempfile::TempDir,
     pki: Pki,
     configs: BTreeMap<u64, Config>,
+    surroundings: BTreeMap<u64, Surroundings>,
     members: BTreeMap<u64, Member>,
 }
 
@@ -47,6 +48,26 @@ impl Cluster {
     /// # Errors
     /// When a member can't start, or they are not ready in time.
     pub async fn start(members: u64) -> Result<Self, Error> {
+        Self::start_with(members, |_| {}).await
+    }
+
+    /// As [`Cluster::start`], with configurations that `change` has seen.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with(members: u64, change: impl Fn(&mut Config)) -> Result<Self, Error> {
+        Self::start_in(members, change, |_| Surroundings::default()).await
+    }
+
+    /// As [`Cluster::start_with`], each member in other surroundings than the machine's.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_in(
+        members: u64,
+        change: impl Fn(&mut Config),
+        around: impl Fn(u64) -> Surroundings,
+    ) -> Result<Self, Error> {
         let dir = tempfile::Builder::new().prefix("conclave-").tempdir()?;
         let pki = Pki::create(dir.path())?;
         let ports = free_ports(usize::try_from(members)? * 2)?;
@@ -63,7 +84,7 @@ impl Cluster {
         let mut configs = BTreeMap::new();
         for (member, ports) in addresses.iter().zip(ports.chunks(2)) {
             let tls = pki.member(member.id)?;
-            let config = Config {
+            let mut config = Config {
                 cluster: name.clone(),
                 member: member.id,
                 data: dir.path().join(format!("member-{}", member.id)),
@@ -74,9 +95,11 @@ impl Cluster {
                 raft: RaftTiming::default(),
                 storage: StorageOptions::default(),
             };
+            change(&mut config);
             configs.insert(member.id, config);
         }
-        let mut cluster = Self { dir, pki, configs, members: BTreeMap::new() };
+        let surroundings = (1..=members).map(|id| (id, around(id))).collect();
+        let mut cluster = Self { dir, pki, configs, surroundings, members: BTreeMap::new() };
         for id in 1..=members {
             cluster.launch(id).await?;
         }
@@ -100,6 +123,18 @@ impl Cluster {
     #[must_use]
     pub fn config(&self, id: u64) -> &Config {
         &self.configs[&id]
+    }
+
+    /// Changes a member's configuration, from its next start on.
+    pub fn configure(&mut self, id: u64, change: impl FnOnce(&mut Config)) {
+        if let Some(config) = self.configs.get_mut(&id) {
+            change(config);
+        }
+    }
+
+    /// Puts a member into other surroundings, from its next start on.
+    pub fn surround(&mut self, id: u64, around: Surroundings) {
+        self.surroundings.insert(id, around);
     }
 
     /// A running member.
@@ -219,9 +254,14 @@ impl Cluster {
         Ok(Options::new(endpoints.iter().cloned(), dir.join("tls.crt"), dir.join("tls.key"), dir.join("peer-ca.crt")))
     }
 
-    async fn launch(&mut self, id: u64) -> Result<(), Error> {
+    /// Starts a member that was killed or stopped, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it can't start.
+    pub async fn launch(&mut self, id: u64) -> Result<(), Error> {
         let config = self.configs.get(&id).ok_or_else(|| format!("there is no member {id}"))?.clone();
-        let member = tokio::task::spawn_blocking(move || Member::start(&config)).await??;
+        let around = self.surroundings.get(&id).cloned().unwrap_or_default();
+        let member = tokio::task::spawn_blocking(move || Member::start_in(&config, around)).await??;
         self.members.insert(id, member);
         Ok(())
     }

@@ -352,7 +352,7 @@ impl World {
     fn plan(&mut self, member: usize) {
         let now_ms = self.now_ms;
         let one = &mut self.members[member];
-        let land = Land { tables: &one.tables, now_ms };
+        let land = Land { tables: &one.tables, now_ms, growth: Growth::Allowed };
         let mut rebase = None;
         for _ in 0..self.dice.random_range(0..=one.inbox.len()) {
             match one.inbox.pop_front() {

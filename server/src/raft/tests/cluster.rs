@@ -12,13 +12,14 @@ use conclave_core::apply::{Local, Position};
 use conclave_link::pki::{Authority, Spec, write_credentials};
 use conclave_link::{Credentials, Dialer, Listener, Plane, Principal, TrustDomain};
 use conclave_log::{Handle, MemDisk, Options, Writer, open};
+use conclave_store::{Checkpoints, DirLock};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
 use crate::peer::wire::Response;
 use crate::peer::{self, Inlets, Peers};
-use crate::raft::{Applied, ApplyBatch, Kind, Node, Outcome, Proposal, Replica, StartOptions, Timing};
+use crate::raft::{Applied, ApplyBatch, ApplyCommand, Kind, Node, Outcome, Proposal, Replica, StartOptions, Timing};
 
 pub(super) const CLUSTER: &str = "one";
 /// For what takes milliseconds on an idle machine.
@@ -169,7 +170,7 @@ async fn run(
     let address = listener.local_address().unwrap();
     let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).unwrap();
     let (peers, inlets) = Peers::start(id, cluster, listener, dialer);
-    let Inlets { raft, mut forward, mut services } = inlets;
+    let Inlets { raft, mut forward, mut services, .. } = inlets;
     // Stands for the forwarder: says everything back.
     tokio::spawn(async move {
         while let Some(mut stream) = forward.recv().await {
@@ -194,20 +195,26 @@ async fn run(
     let local = state.lock().unwrap().local.clone();
     let written = log.clone();
     std::thread::spawn(move || apply_all(batches, &state, &written));
+    // None is ever made: what these members apply is no tree.
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(&DirLock::acquire(dir.path()).unwrap(), cluster).unwrap();
     let replica = Replica::start(StartOptions {
         cluster: cluster.to_owned(),
         timing: Timing::default(),
         log,
         local,
         apply,
+        checkpoints,
+        snapshot_bytes_per_s: 1 << 30,
+        carried: Arc::default(),
         peers: peers.clone(),
         inlets: raft,
     });
     (address, replica.await.unwrap(), peers)
 }
 
-fn apply_all(mut batches: mpsc::UnboundedReceiver<ApplyBatch>, state: &Mutex<State>, log: &Handle) {
-    while let Some(ApplyBatch { items, done }) = batches.blocking_recv() {
+fn apply_all(mut commands: mpsc::UnboundedReceiver<ApplyCommand>, state: &Mutex<State>, log: &Handle) {
+    while let Some(ApplyCommand::Batch(ApplyBatch { items, done })) = commands.blocking_recv() {
         // Log before state: a leader's entries may be committed by others before they are written here.
         let last = items.last().unwrap().position.index;
         assert!(log.wait_written(last, SOON).unwrap());

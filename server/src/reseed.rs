@@ -1,0 +1,221 @@
+//! Making a state again that is not believed: from this member's own checkpoint and log, or from another member's
+//! checkpoint. Vote and log are kept; Raft does not run meanwhile.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use conclave_core::apply::Position;
+use conclave_link::{Dialer, Listener, Plane};
+use conclave_log::Handle;
+use conclave_store::{Checkpoint, Checkpoints, DirLock, Store};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::member::Surroundings;
+use crate::open;
+use crate::peer::transfer::{self, Carried, Ends};
+use crate::peer::{self, PeerRequest, Peers, wire};
+use crate::quarantine::Record;
+use crate::raft::Node;
+use crate::wall_ms;
+
+/// How long to wait before the other members are asked once more.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Makes the state again, or gives up when the member is `ending`. The next run finds tables that are closed in good
+/// order, and a log that fits them.
+///
+/// # Errors
+/// Why it can't be done, in words for the log.
+pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, ending: &AtomicBool) -> Result<(), String> {
+    let dir = &config.data;
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let lock = DirLock::acquire(dir).map_err(|error| words(&error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_name("reseed")
+        .build()
+        .map_err(|error| words(&error))?;
+    let peers = {
+        let _inside = runtime.enter();
+        plane(config, record)?
+    };
+    let made = (|| {
+        if record.attempt == 1 {
+            match rebuild(config, around, &lock) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(error, "this member's own checkpoint and log do not make its state"),
+            }
+        }
+        let (log, thread) = open::log(config, around).map_err(|error| words(&error))?;
+        let purged = log.purged().map_or(0, |purged| purged.index);
+        let fetched = runtime.block_on(fetch(config, &peers, &lock, purged, ending));
+        let fitted = fetched.and_then(|fetched| {
+            fetched.map(|checkpoint| fit(&log, checkpoint.position())).transpose().map_err(|error| words(&error))
+        });
+        drop(log);
+        let ended = thread.join().map_err(|_| "the log's thread panicked".to_owned());
+        if fitted?.is_none() {
+            return ended;
+        }
+        ended?;
+        rebuild(config, around, &lock)
+    })();
+    drop(peers);
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    made
+}
+
+/// The peer plane of a member that has nothing to say but that it is in quarantine.
+fn plane(config: &Config, record: &Record) -> Result<Peers, String> {
+    let words = |error: &dyn std::error::Error| error.to_string();
+    let credentials = open::credentials(config).map_err(|error| words(&error))?;
+    let listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning());
+    let listener = listener.map_err(|error| words(&error))?;
+    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).map_err(|error| words(&error))?;
+    let (peers, inlets) = Peers::start(config.member, &config.cluster, listener, dialer);
+    let node =
+        |member: &crate::MemberAddress| (member.id, Node { peer: member.peer.clone(), client: member.client.clone() });
+    peers.set_members(config.members.iter().map(node).collect::<BTreeMap<_, _>>());
+    tokio::spawn(answer(inlets.services, format!("{} (attempt {})", record.why, record.attempt)));
+    Ok(peers)
+}
+
+async fn answer(mut requests: mpsc::Receiver<PeerRequest>, why: String) {
+    while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
+        let response = match request {
+            wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
+            wire::Request::Status => wire::Response::Status(wire::Status {
+                role: "quarantined".to_owned(),
+                term: 0,
+                zxid: 0,
+                digest: 0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                wall_ms: wall_ms(),
+                log_last_sync_us: 0,
+                log_longest_sync_us: 0,
+                free_bytes: 0,
+                checkpoint_zxid: None,
+                certificate_end_s: None,
+                note: Some(why.clone()),
+            }),
+            _ => wire::Response::Refused(wire::Refused::NotAvailable),
+        };
+        // Whoever asked may be gone.
+        let _ = reply.send(response);
+    }
+}
+
+/// Throws the tables away and makes them again from the newest checkpoint of this member; the log is applied by the
+/// next run.
+fn rebuild(config: &Config, around: &Surroundings, lock: &DirLock) -> Result<(), String> {
+    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(|error| error.to_string())?;
+    if let Some(newest) = checkpoints.newest() {
+        newest.verify(&mut |_| ControlFlow::Continue(())).map_err(|error| error.to_string())?;
+    }
+    let mut options = open::store_options(around);
+    options.discard = true;
+    let opened = Store::open(lock, &config.cluster, &checkpoints, &options).map_err(|error| error.to_string())?;
+    let applied = opened.writer.local().applied.map_or(0, |applied| applied.index);
+    opened.writer.close().map_err(|fault| fault.to_string())?;
+    drop(opened.store);
+    let (log, thread) = open::log(config, around).map_err(|error| error.to_string())?;
+    let purged = log.purged().map_or(0, |purged| purged.index);
+    drop(log);
+    thread.join().map_err(|_| "the log's thread panicked".to_owned())?;
+    if applied < purged {
+        return Err(format!("the checkpoint ends at entry {applied}, and the log begins after {purged}"));
+    }
+    tracing::info!(index = applied, "the tables were made again");
+    Ok(())
+}
+
+/// Fetches a checkpoint that holds at least this entry from whichever member has one, and makes it the only one here.
+/// None when the member is ending.
+async fn fetch(
+    config: &Config,
+    peers: &Peers,
+    lock: &DirLock,
+    at_least: u64,
+    ending: &AtomicBool,
+) -> Result<Option<Checkpoint>, String> {
+    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(|error| error.to_string())?;
+    let carried = Carried::default();
+    let others: Vec<u64> = config.members.iter().map(|member| member.id).filter(|id| *id != config.member).collect();
+    if others.is_empty() {
+        return Err("there is no other member to fetch a checkpoint from; restore a backup".to_owned());
+    }
+    let mut said = None;
+    while !ending.load(Ordering::Acquire) {
+        for member in &others {
+            match fetch_from(peers, *member, at_least, &checkpoints, &carried).await {
+                Ok(checkpoint) => {
+                    keep_only(&checkpoints, &checkpoint)?;
+                    return Ok(Some(checkpoint));
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if said.as_ref() != Some(&error) {
+                        tracing::warn!(member, error, "no checkpoint was fetched; the others are asked");
+                    }
+                    said = Some(error);
+                }
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(None)
+}
+
+async fn fetch_from(
+    peers: &Peers,
+    member: u64,
+    at_least: u64,
+    checkpoints: &Checkpoints,
+    carried: &Carried,
+) -> Result<Checkpoint, peer::Error> {
+    let (writer, reader) = peers.open_fetch(member, at_least).await?;
+    let mut ends = Ends { writer, reader };
+    let checkpoint = transfer::receive(&mut ends, checkpoints, carried).await?;
+    if checkpoint.position().index < at_least {
+        let why = format!("it ends at entry {}, and {at_least} is needed", checkpoint.position().index);
+        ends.fail(&why).await;
+        return Err(peer::Error::Checkpoint(why));
+    }
+    // The sender may be gone: what it sent is here.
+    drop(ends.done(None).await);
+    Ok(checkpoint)
+}
+
+/// The checkpoints that this member made itself are of a state that is not believed.
+fn keep_only(checkpoints: &Checkpoints, fetched: &Checkpoint) -> Result<(), String> {
+    while let Some(newest) = checkpoints.newest().filter(|newest| newest.id() != fetched.id()) {
+        checkpoints.forget(&newest).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Makes the log fit a state that ends at this entry, which is committed: what conflicts with it goes, and the log begins
+/// no earlier than it would have to be applied.
+///
+/// # Errors
+/// When the log can't be written.
+pub(crate) fn fit(log: &Handle, at: Position) -> Result<(), conclave_log::Error> {
+    let purged = log.purged();
+    if purged.is_some_and(|purged| purged.index >= at.index) || log.term_at(at.index) == Some(at.term) {
+        // The log goes on from there, or has it behind it.
+        return Ok(());
+    }
+    if log.last().is_some_and(|last| last.index >= at.index) {
+        // Another leader wrote there: nothing from there on was ever committed. What lies before, the state holds.
+        log.truncate_after(purged.map(|purged| purged.index), Box::new(|_| {}))?;
+    }
+    log.purge_upto(conclave_log::Position { index: at.index, term: at.term }, Box::new(|_| {}))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
