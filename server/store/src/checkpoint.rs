@@ -6,6 +6,7 @@ mod make;
 mod receive;
 
 pub use directory::Checkpoints;
+pub(crate) use directory::{files, read};
 pub use receive::Incoming;
 
 use std::fs::File;

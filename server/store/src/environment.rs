@@ -71,9 +71,40 @@ impl Environment {
     pub(crate) fn create(lock: &DirLock, number: u32, options: &Options) -> Result<Opening, Error> {
         let path = directory(lock.dir(), number);
         fs::create_dir_all(&path).map_err(io("create the directory", &path))?;
-        let env = open_env(&path, options)?;
+        let env = open_env(&path, options, EnvFlags::NO_SYNC)?;
         let home = Home { path, replaced: AtomicBool::new(false), _lock: lock.clone() };
         Ok(Opening { env, number, home })
+    }
+
+    /// Opens one that is there, to look at it: nothing is written, not even LMDB's list of readers.
+    pub(crate) fn read_only(lock: &DirLock, number: u32) -> Result<Self, Error> {
+        let path = directory(lock.dir(), number);
+        let env = open_env(&path, &Options::default(), EnvFlags::READ_ONLY | EnvFlags::NO_LOCK)?;
+        let txn = env.read_txn().map_err(storage)?;
+        let opened: heed::Result<_> = env.open_databases_and_commit(txn, |opener, txn| {
+            let Some(local) = opener.open_database::<Bytes, Bytes>(txn, Some("local"))? else {
+                return Ok(CommitOrAbort::Abort("local"));
+            };
+            let mut tables = [local; Table::ALL.len()];
+            for (slot, table) in tables.iter_mut().zip(Table::ALL) {
+                match opener.open_database(txn, Some(table.name()))? {
+                    Some(rows) => *slot = rows,
+                    None => return Ok(CommitOrAbort::Abort(table.name())),
+                }
+            }
+            Ok(CommitOrAbort::Commit((tables, local)))
+        });
+        let (tables, local) = Result::from(opened.map_err(storage)?)
+            .map_err(|name| Fault::Storage(format!("there is no table {name}")))?;
+        let home = Home { path, replaced: AtomicBool::new(false), _lock: lock.clone() };
+        Ok(Self { env, tables, local, number, readers: Mutex::default(), home })
+    }
+
+    /// Whose it says that it is.
+    pub(crate) fn cluster(&self) -> Result<Option<String>, Fault> {
+        let txn = self.env.read_txn().map_err(storage)?;
+        let cluster = self.local.get(&txn, CLUSTER_KEY).map_err(storage)?;
+        Ok(cluster.map(|cluster| String::from_utf8_lossy(cluster).into_owned()))
     }
 
     /// Its N.
@@ -231,16 +262,16 @@ pub(crate) fn remove_environments(dir: &Path, but: Option<u32>) -> Result<(), Er
     sync_dir(dir)
 }
 
-fn open_env(path: &Path, options: &Options) -> Result<Env<WithoutTls>, Error> {
+fn open_env(path: &Path, options: &Options, flags: EnvFlags) -> Result<Env<WithoutTls>, Error> {
     let mut open = EnvOpenOptions::new().read_txn_without_tls();
     open.map_size(options.map_bytes).max_readers(options.max_readers);
     open.max_dbs(u32::try_from(Table::ALL.len() + 1).expect("a dozen"));
     // SAFETY: the map is of a file that this process alone has, by the lock on the data directory, and that nobody
-    // changes behind LMDB's back. NO_SYNC is what the marker is for; never WRITE_MAP, with which a stray pointer or a
+    // changes behind LMDB's back, so that NO_LOCK is safe too. NO_SYNC is what the marker is for; never WRITE_MAP, with which a stray pointer or a
     // crash of the process damages the file.
     #[allow(unsafe_code)]
     let opened = unsafe {
-        open.flags(EnvFlags::NO_SYNC);
+        open.flags(flags);
         open.open(path)
     };
     opened.map_err(|error| match error {

@@ -6,6 +6,7 @@
 //! user of heed; it knows no Raft.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod checkpoint;
 mod environment;
 mod error;
@@ -20,6 +21,7 @@ mod store;
 mod tests;
 mod writer;
 
+pub use check::{Finding, Report, Severity, check};
 pub use checkpoint::{Checkpoint, Checkpoints, Incoming, Offer, OnProgress, Progress, Step};
 pub use environment::FORMAT;
 pub use error::{CheckpointError, Error};

@@ -157,6 +157,11 @@ impl Marker {
         if early_crashes >= EARLY_CRASHES { Err(Discarded::Crashing) } else { Ok(early_crashes) }
     }
 
+    /// Whether the tables were synced and closed.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.clean
+    }
+
     /// Whether it still has to be told that a minute passed.
     pub(crate) fn is_young(&self) -> bool {
         self.young && !self.clean

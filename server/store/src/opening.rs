@@ -65,7 +65,7 @@ fn begin(
 ) -> Result<Opened, Error> {
     let dir = lock.dir();
     // Before anything goes: a damaged one is told while the tables, such as they are, can still be looked at.
-    let checkpoint = checkpoints.needed()?;
+    let checkpoint = checkpoints.needed(cluster)?;
     let discarded = discarded.or(checkpoint.as_ref().map(|_| Discarded::Missing));
     if let Some(why) = discarded {
         let position = checkpoint.as_ref().map(Checkpoint::position);

@@ -82,11 +82,23 @@ impl Snapshot {
         mut each: impl FnMut(Table, &[u8], &[u8], RowHash) -> Result<(), E>,
     ) -> Result<(), E> {
         for table in Table::ALL {
-            for row in self.environment.table(table).iter(&self.txn).map_err(storage)? {
-                let (key, stored) = row.map_err(storage)?;
-                let (hash, value) = verify(table, key, stored)?;
-                each(table, key, value, hash)?;
-            }
+            self.each_checked(table, |key, row| {
+                let (hash, value) = row?;
+                each(table, key, value, hash)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads every row of a table, and hands on what the check of its hash gave.
+    pub(crate) fn each_checked<E: From<Fault>>(
+        &self,
+        table: Table,
+        mut each: impl FnMut(&[u8], Result<(RowHash, &[u8]), Fault>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for row in self.environment.table(table).iter(&self.txn).map_err(storage)? {
+            let (key, stored) = row.map_err(storage)?;
+            each(key, verify(table, key, stored))?;
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Checkpoints {
         Ok(Self(Arc::new(Shelf { dir, cluster, content, making, receiving, _lock: lock.clone() })))
     }
 
-    /// The newest one that is no known to be damaged: the last one that was made or received.
+    /// The newest one that is not known to be damaged: the last one that was made or received.
     #[must_use]
     pub fn newest(&self) -> Option<Checkpoint> {
         self.content().newest.clone()
@@ -121,8 +121,11 @@ impl Checkpoints {
         entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    /// The one that tables have to be built from.
-    pub(crate) fn needed(&self) -> Result<Option<Checkpoint>, Error> {
+    /// The one that this cluster's tables have to be built from.
+    pub(crate) fn needed(&self, cluster: &str) -> Result<Option<Checkpoint>, Error> {
+        if cluster != self.0.cluster {
+            return Err(Error::OtherCluster { found: self.0.cluster.clone(), expected: cluster.to_owned() });
+        }
         let content = self.content();
         match content.damaged.first() {
             Some((path, why)) => Err(Error::DamagedCheckpoint { path: path.clone(), why: why.clone() }),
