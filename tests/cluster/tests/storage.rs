@@ -9,6 +9,7 @@ use conclave_client::{Client, WatchEvent};
 use conclave_protocol::ChangeKind;
 use conclave_server::{Config, StoreBoot, Surroundings};
 use conclave_testing::{Cluster, eventually, eventually_async};
+use futures::{StreamExt, stream};
 
 /// Checkpoints after little log, and little of it kept.
 fn small(config: &mut Config) {
@@ -21,9 +22,10 @@ fn small(config: &mut Config) {
 
 /// Writes a KiB to each of these znodes.
 async fn fill(client: &Client, numbers: std::ops::Range<u32>) {
-    for number in numbers {
+    let write = |number| async move {
         client.at(format!("/data/{number:06}")).create(text(number)).parents().await.unwrap();
-    }
+    };
+    stream::iter(numbers).for_each_concurrent(16, write).await;
 }
 
 /// What lies in a znode: found again on the disk.
@@ -32,10 +34,11 @@ fn text(number: u32) -> String {
 }
 
 async fn holds(client: &Client, numbers: std::ops::Range<u32>) {
-    for number in numbers {
+    let read = |number| async move {
         let znode = client.at(format!("/data/{number:06}")).get().await.unwrap();
         assert_eq!(znode.data, text(number), "number {number}");
-    }
+    };
+    stream::iter(numbers).for_each_concurrent(16, read).await;
 }
 
 /// Waits until all members say the same digest at the same zxid.
@@ -128,10 +131,14 @@ async fn a_snapshot_that_was_broken_off_goes_on_where_it_was() {
     let last = metric(&cluster, away, "log_last_index").await;
     cluster.stop(away).await.unwrap();
     // Noise does not shrink.
-    for number in 0..1_500 {
+    let write = |number| {
+        let at = client.at(format!("/noise/{number}"));
         let noise: Vec<u8> = (0..700).map(|_| rand::random()).collect();
-        client.at(format!("/noise/{number}")).create(noise).parents().await.unwrap();
-    }
+        async move {
+            at.create(noise).parents().await.unwrap();
+        }
+    };
+    stream::iter(0..1_500).for_each_concurrent(16, write).await;
     let leader = cluster.leader().await.unwrap();
     eventually_async("the leader's log begins behind what that member has", async || {
         metric(&cluster, leader, "log_purged_index").await > last + 10
