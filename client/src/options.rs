@@ -229,6 +229,12 @@ impl Options {
         self.cluster.as_deref()
     }
 
+    /// The client's certificate, a PEM file.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
     /// Where these options come from.
     #[must_use]
     pub const fn source(&self) -> &Source {

@@ -19,6 +19,7 @@ mod ground;
 mod leases;
 mod listen;
 mod member;
+pub mod offline;
 mod open;
 pub mod peer;
 mod planner;

@@ -62,6 +62,11 @@ pub enum Command {
     Call(Call),
     /// Print members, leader, zxid and digests
     Status(Status),
+    /// Show who belongs to the cluster, add and remove members
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Write the whole tree to a file, from which `conclave restore` makes a new cluster
+    Backup(Backup),
     /// Measure the cluster under load
     Bench(Bench),
 }
@@ -269,6 +274,73 @@ pub struct Call {
 /// `status`.
 #[derive(Args, Clone, Debug)]
 pub struct Status {}
+
+/// `cluster`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Cluster {
+    /// Print the members: who votes, where they are, who is behind
+    List,
+    /// Add a member, wait until it has caught up, then give it its vote
+    Add(Add),
+    /// Take a member out of the cluster, for good
+    #[command(after_help = "\
+It is refused when too few of the other voters answer: nothing could be written then. A member that leads hands over first.
+
+  conclave cluster remove 2")]
+    Remove {
+        /// Its number
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
+    /// Have the leader hand over to another voter, such as before its machine is shut down
+    StepDown,
+}
+
+/// `cluster add`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Numbers rise: none that was a member's is used again. The new member needs a certificate for its number and a
+configuration with its own addresses; start it before or after this. Interrupted, run it again: it goes on from there.
+
+  conclave pki issue member 4 --dir pki --out four/tls
+  conclave server --config four/member.toml &
+  conclave cluster add 4 --client four.example:7101 --peer four.example:7201")]
+pub struct Add {
+    /// Its number: above that of every member
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub id: u64,
+    /// Where clients reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub client: String,
+    /// Where members reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: String,
+    /// It has no vote, and gets none: for reads far away
+    #[arg(long)]
+    pub learner: bool,
+    /// Wait at most this long until it has caught up
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "10m")]
+    pub wait: Duration,
+}
+
+/// `backup`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Every write that was acknowledged before is in it. The file is written as FILE.part, verified to the last row, and only
+then gets its name. It is not encrypted, and holds everything.
+
+  conclave backup monday.backup
+  conclave restore monday.backup --dir one/data --cluster second")]
+pub struct Backup {
+    /// The file; it must not be there yet
+    pub file: PathBuf,
+    /// Replace the file
+    #[arg(long)]
+    pub overwrite: bool,
+    /// What the member has, even if newer writes were acknowledged elsewhere: works without a leader
+    #[arg(long)]
+    pub stale: bool,
+}
 
 /// What `bench` does over and over.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

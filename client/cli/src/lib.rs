@@ -5,13 +5,17 @@
 
 pub mod args;
 
+mod backup;
 mod base64;
 mod bench;
 mod call;
+mod cluster;
 mod connect;
 mod data;
+mod doctor;
 mod document;
 mod failure;
+pub mod finding;
 mod hold;
 mod lock;
 mod ls;
@@ -23,6 +27,7 @@ mod supervise;
 mod tree;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 pub use args::{Command, Globals};
@@ -35,9 +40,40 @@ use out::Out;
 /// out; with a command of the user's, its exit code, or one of 123 to 127 as `conclave lock --help` says.
 ///
 /// What was asked for goes to stdout, everything else to stderr.
-pub async fn run(command: Command, globals: &Globals) -> ExitCode {
+pub async fn run(command: Command, globals: &Globals, tools: &Tools) -> ExitCode {
     let out = Out { json: globals.json };
-    let ended = Box::pin(dispatch(command, globals, out)).await;
+    end(Box::pin(dispatch(command, globals, tools, out)).await, out)
+}
+
+/// Looks at a running cluster: 0 when it is sound, 1 when something was found, otherwise as [`run`].
+pub async fn doctor(globals: &Globals) -> ExitCode {
+    let out = Out { json: globals.json };
+    let ended = async {
+        let client = connect::connect(globals).await?;
+        let ended = doctor::run(&client, out).await;
+        connect::goodbye(&client).await;
+        ended
+    };
+    end(Box::pin(ended).await, out)
+}
+
+/// What the program has that a client's library has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Tools {
+    /// Reads a backup's whole file, and recomputes every hash and sum in it; or says what is wrong.
+    pub verify_backup: fn(&Path) -> Result<Verified, String>,
+}
+
+/// What a backup's file holds, by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its last transaction.
+    pub zxid: u64,
+    /// The digest of its rows, 32 hexadecimal digits.
+    pub digest: String,
+}
+
+fn end(ended: Result<u8, Failure>, out: Out) -> ExitCode {
     let code = match ended {
         Ok(code) => code,
         Err(failure) if failure.is_broken_pipe() => DONE,
@@ -53,7 +89,7 @@ pub async fn run(command: Command, globals: &Globals) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn dispatch(command: Command, globals: &Globals, out: Out) -> Result<u8, Failure> {
+async fn dispatch(command: Command, globals: &Globals, tools: &Tools, out: Out) -> Result<u8, Failure> {
     // Those that run a command of the user's keep its exit codes apart from ours.
     let holds = match &command {
         Command::Lock(args) => !args.show,
@@ -62,7 +98,7 @@ async fn dispatch(command: Command, globals: &Globals, out: Out) -> Result<u8, F
     };
     let ended = async {
         let client = connect::connect(globals).await?;
-        let ended = Box::pin(with(&client, command, out)).await;
+        let ended = Box::pin(with(&client, command, tools, out)).await;
         connect::goodbye(&client).await;
         ended
     };
@@ -70,7 +106,7 @@ async fn dispatch(command: Command, globals: &Globals, out: Out) -> Result<u8, F
     if holds { ended.map_err(lock::as_ours) } else { ended }
 }
 
-async fn with(client: &Client, command: Command, out: Out) -> Result<u8, Failure> {
+async fn with(client: &Client, command: Command, tools: &Tools, out: Out) -> Result<u8, Failure> {
     match command {
         Command::Create(args) => tree::create(client, args, out).await,
         Command::Get(args) => tree::get(client, &args, out).await,
@@ -85,6 +121,8 @@ async fn with(client: &Client, command: Command, out: Out) -> Result<u8, Failure
         Command::Status(_) => status::run(client, out).await,
         Command::Import(args) => port::import(client, &args, out).await,
         Command::Export(args) => port::export(client, &args, out).await,
+        Command::Cluster(command) => cluster::run(client, &command, out).await,
+        Command::Backup(args) => backup::run(client, &args, tools, out).await,
         Command::Bench(args) => bench::run(client, &args, out).await,
     }
 }

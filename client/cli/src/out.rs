@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -50,6 +50,43 @@ impl Out {
     pub(crate) fn note(self, text: impl Display) {
         if !self.json {
             complain(text);
+        }
+    }
+}
+
+/// A line on stderr that is written again and again while something takes long, when somebody looks at it. Dropped, it
+/// is wiped away.
+pub(crate) struct Progress {
+    shown: bool,
+    next: Instant,
+}
+
+impl Progress {
+    /// Nothing is shown yet.
+    pub(crate) fn new(out: Out) -> Self {
+        Self { shown: !out.json && io::stderr().is_terminal(), next: Instant::now() }
+    }
+
+    /// Whether anybody looks.
+    pub(crate) const fn is_shown(&self) -> bool {
+        self.shown
+    }
+
+    /// Shows how far it is; often enough, and not more often.
+    pub(crate) fn show(&mut self, text: impl FnOnce() -> String) {
+        const EVERY: Duration = Duration::from_millis(100);
+        let now = Instant::now();
+        if self.shown && now >= self.next {
+            self.next = now + EVERY;
+            let _ = write!(io::stderr().lock(), "\r{}\x1b[K", text());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
 }

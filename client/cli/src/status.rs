@@ -84,7 +84,7 @@ fn text(status: &Shown) -> String {
     text
 }
 
-const fn role(role: Role) -> &'static str {
+pub(crate) const fn role(role: Role) -> &'static str {
     match role {
         Role::Leader => "leader",
         Role::Follower => "follower",

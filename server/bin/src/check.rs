@@ -57,7 +57,7 @@ pub(crate) fn run(path: &Path, config: &Config, json: bool) -> Outcome {
 }
 
 /// Loads the member's credentials and tries them as a start would, on a port that nobody uses.
-fn credentials(config: &Config) -> Outcome<Credentials> {
+pub(crate) fn credentials(config: &Config) -> Outcome<Credentials> {
     let usage = |error: conclave_link::Error| Failure::Usage(error.to_string());
     let credentials = Credentials::load(&Files::in_dir(&config.tls)).map_err(|error| {
         let made = format!(

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::out::{self, Failure, Outcome};
 use crate::signals::Stop;
+pub(crate) use home::write;
 use home::{Home, Seat};
 use keep::{Ending, Keeper, Life};
 

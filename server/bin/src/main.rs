@@ -2,9 +2,12 @@
 
 mod check;
 mod dev;
+mod doctor;
 mod out;
 mod overview;
 mod pki;
+mod replace;
+mod restore;
 mod server;
 mod signals;
 
@@ -27,6 +30,8 @@ enum Command {
     Dev(dev::Args),
     Server(server::Args),
     Pki(pki::Args),
+    Restore(restore::Args),
+    Doctor(doctor::Args),
     #[command(flatten)]
     Client(conclave_cli::Command),
 }
@@ -39,13 +44,16 @@ fn main() -> ExitCode {
         Command::Dev(args) => out::end(&dev::run(&args), false),
         Command::Server(args) => out::end(&server::run(&args, json), json),
         Command::Pki(args) => out::end(&pki::run(&args, json), json),
+        Command::Restore(args) => out::end(&restore::run(&args, json), json),
+        Command::Doctor(args) => doctor::run(&args, &cli.globals),
         Command::Client(command) => client(command, &cli.globals),
     }
 }
 
 fn client(command: conclave_cli::Command, globals: &conclave_cli::Globals) -> ExitCode {
+    let tools = conclave_cli::Tools { verify_backup: restore::verify };
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(Box::pin(conclave_cli::run(command, globals))),
+        Ok(runtime) => runtime.block_on(Box::pin(conclave_cli::run(command, globals, &tools))),
         Err(error) => out::end(&Err(out::Failure::broken("cannot start a runtime", error)), false),
     }
 }

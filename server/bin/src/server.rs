@@ -1,16 +1,16 @@
 //! `conclave server`: runs one member until it is asked to stop, or until a fault stops it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use conclave_server::{Config, Member, Stopped};
+use conclave_server::{Config, Member, StartError, Stopped};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tokio::sync::oneshot;
 
-use crate::check;
 use crate::out::{self, Failure, Outcome};
 use crate::signals::Stop;
+use crate::{check, replace};
 
 /// The time that a member without a parent may take to stop: less than `dev` gives it, after which it kills.
 const ORPHAN_STOPS_WITHIN: Duration = Duration::from_secs(9);
@@ -27,8 +27,11 @@ pub(crate) struct Args {
     /// Say what would be used, certificates included, and whether it fits together; start nothing
     #[arg(long)]
     check_config: bool,
+    /// Say what to do when this member's log or disk is lost, step by step; do nothing
+    #[arg(long, conflicts_with = "check_config")]
+    replace: bool,
     /// Print a configuration with every key and its default
-    #[arg(long, conflicts_with_all = ["config", "check_config"])]
+    #[arg(long, conflicts_with_all = ["config", "check_config", "replace"])]
     print_defaults: bool,
     /// Stop when the process of this id, which started this one, ends: `dev` says so to its members.
     #[arg(long, value_name = "PID", hide = true)]
@@ -45,6 +48,9 @@ pub(crate) fn run(args: &Args, json: bool) -> Outcome {
     if args.check_config {
         return check::run(path, &config, json);
     }
+    if args.replace {
+        return replace::run(path, &config, json);
+    }
     start_log()?;
     if let Some(parent) = args.parent_pid {
         follow(parent)?;
@@ -53,7 +59,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::broken("cannot start a runtime", error))?;
-    runtime.block_on(serve(config, args.parent_pid.is_some()))
+    runtime.block_on(serve(path, config, args.parent_pid.is_some()))
 }
 
 /// The environment, as far as it is text: other programs' variables need not be.
@@ -82,7 +88,7 @@ fn follow(parent: i32) -> Outcome {
     }
 }
 
-async fn serve(config: Config, followed: bool) -> Outcome {
+async fn serve(path: &Path, config: Config, followed: bool) -> Outcome {
     let mut stop = Stop::new()?;
     let id = config.member;
     let version = env!("CARGO_PKG_VERSION");
@@ -102,7 +108,7 @@ async fn serve(config: Config, followed: bool) -> Outcome {
     };
     let member = started
         .map_err(|_| Failure::Broken("starting panicked; see the log".to_owned()))?
-        .map_err(|error| Failure::Broken(error.to_string()))?;
+        .map_err(|error| Failure::Broken(cannot_start(path, &error)))?;
     if !asked {
         tracing::info!("started");
         tokio::select! {
@@ -111,13 +117,28 @@ async fn serve(config: Config, followed: bool) -> Outcome {
                 std::mem::forget(member);
                 return match stopped {
                     Stopped::Clean => Ok(()),
-                    Stopped::Fault(why) => Err(Failure::Broken(format!("member {id} stopped by a fault: {why}"))),
+                    Stopped::Fault(why) | Stopped::Quarantine(why) => Err(Failure::Broken(format!("member {id} stopped by a fault: {why}"))),
                 };
             }
             signal = stop.asked() => tracing::info!(signal, "stopping"),
         }
     }
     halt(member, &mut stop, followed).await
+}
+
+/// Why it does not start; with what to do, where the log is lost.
+fn cannot_start(path: &Path, error: &StartError) -> String {
+    let is_lost = match error {
+        StartError::Log { source, .. } => source.is_corrupt(),
+        StartError::Torn { .. } => true,
+        _ => false,
+    };
+    if is_lost {
+        let text = error.to_string();
+        let text = text.trim_end_matches('.');
+        return format!("{text}. `conclave server --config {} --replace` says how, step by step", path.display());
+    }
+    error.to_string()
 }
 
 /// Stops the member cleanly. Asked once more, or too long about it with nobody left to kill it: at once.
