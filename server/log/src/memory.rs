@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
+mod crash;
+
+use self::crash::{Change, Content, Edit, Random};
 use crate::disk::{Disk, File};
 
 /// What a power cut does to what was not synced. (A crash of the process alone does nothing: just open again.)
@@ -39,7 +42,7 @@ struct Inner {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     pending_names: Vec<Change>,
-    journal: Option<Vec<Op>>,
+    journal: Option<Journal>,
     faults: Faults,
     syncs: u64,
 }
@@ -92,24 +95,14 @@ impl From<Fault> for io::Error {
     }
 }
 
+/// How the disk was when recording began, and what was done to it since.
 #[derive(Default, Clone)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Edit>,
-}
-
-#[derive(Clone)]
-enum Edit {
-    Write(u64, Vec<u8>),
-    Truncate(u64),
-}
-
-#[derive(Clone)]
-enum Change {
-    Link(String, usize),
-    Unlink(String),
-    Rename(String, String),
+struct Journal {
+    files: Vec<Content>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<Change>,
+    done: Vec<Op>,
 }
 
 /// Recorded, so that the disk can be had as it was after any number of operations.
@@ -122,9 +115,6 @@ enum Op {
     SyncDir,
 }
 
-/// What disks write whole.
-const SECTOR: usize = 512;
-
 impl MemDisk {
     /// An empty disk.
     pub fn new() -> Self {
@@ -134,25 +124,61 @@ impl MemDisk {
     /// An empty disk that records what is done to it, for [`MemDisk::after`].
     pub fn recording() -> Self {
         let disk = Self::default();
-        disk.lock().journal = Some(Vec::new());
+        disk.record();
         disk
+    }
+
+    /// Records what is done from now on.
+    pub fn record(&self) {
+        let mut inner = self.lock();
+        inner.journal = Some(Journal {
+            files: inner.files.clone(),
+            names: inner.names.clone(),
+            durable_names: inner.durable_names.clone(),
+            pending_names: inner.pending_names.clone(),
+            done: Vec::new(),
+        });
     }
 
     /// How many operations were recorded.
     pub fn operations(&self) -> usize {
-        self.lock().journal.as_ref().map_or(0, Vec::len)
+        self.lock().journal.as_ref().map_or(0, |journal| journal.done.len())
     }
 
     /// A new disk as this one was after its first `operations`.
     pub fn after(&self, operations: usize) -> Self {
-        let journal: Vec<Op> =
-            self.lock().journal.as_ref().map_or_else(Vec::new, |j| j.iter().take(operations).cloned().collect());
         let disk = Self::default();
-        for op in journal {
-            // Recorded operations had succeeded.
-            let _ = disk.lock().act(op);
+        if let Some(Journal { files, names, durable_names, pending_names, done }) = self.lock().journal.clone() {
+            let mut inner = Inner { files, names, durable_names, pending_names, ..Inner::default() };
+            for op in done.into_iter().take(operations) {
+                // Recorded operations had succeeded.
+                let _ = inner.act(op);
+            }
+            *disk.lock() = inner;
         }
         disk
+    }
+
+    /// The disk as a power cut leaves it if `choose` decides, for each unsynced change in turn, between loss (0) and
+    /// keeping (1); it is given the number of choices. First the changes of names, in any combination, then for each
+    /// file its growth and its sectors. So all that a power cut may do can be gone through.
+    pub fn crash_by(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let inner = self.lock();
+        let mut names = inner.durable_names.clone();
+        for change in &inner.pending_names {
+            if choose(2) == 1 {
+                change.apply(&mut names);
+            }
+        }
+        let mut files = Vec::new();
+        for id in names.values_mut() {
+            files.push(inner.files[*id].chosen(choose));
+            *id = files.len() - 1;
+        }
+        drop(inner);
+        let survivor = Self::default();
+        *survivor.lock() = Inner { files, durable_names: names.clone(), names, ..Inner::default() };
+        survivor
     }
 
     /// The disk as a power cut leaves it: a new one, with nothing pending and no faults.
@@ -281,7 +307,7 @@ impl MemDisk {
 impl Inner {
     fn act(&mut self, op: Op) -> io::Result<()> {
         if let Some(journal) = &mut self.journal {
-            journal.push(op.clone());
+            journal.done.push(op.clone());
         }
         match op {
             Op::Create(name) => {
@@ -357,100 +383,6 @@ impl Inner {
     }
 }
 
-impl Change {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        match self {
-            Self::Link(name, id) => {
-                names.insert(name.clone(), *id);
-            }
-            Self::Unlink(name) => {
-                names.remove(name);
-            }
-            Self::Rename(from, to) => {
-                if let Some(id) = names.remove(from) {
-                    names.insert(to.clone(), id);
-                }
-            }
-        }
-    }
-}
-
-impl Edit {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Write(offset, data) => {
-                let start = *offset as usize;
-                let end = start + data.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[start..end].copy_from_slice(data);
-            }
-            Self::Truncate(length) => content.resize(*length as usize, 0),
-        }
-    }
-}
-
-impl Content {
-    fn crashed(&self, loss: Loss, random: &mut Random) -> Self {
-        let mut left = self.durable.clone();
-        for edit in &self.pending {
-            match (loss, edit) {
-                (Loss::All, _) => {}
-                (Loss::Nothing, edit) => edit.apply(&mut left),
-                (Loss::Some(_), Edit::Truncate(_)) => {
-                    if random.below(2) == 0 {
-                        edit.apply(&mut left);
-                    }
-                }
-                (Loss::Some(_), Edit::Write(offset, data)) => tear(*offset as usize, data, &mut left, random),
-            }
-        }
-        if loss == Loss::Nothing {
-            left.clone_from(&self.now);
-        }
-        Self { now: left.clone(), durable: left, pending: Vec::new() }
-    }
-}
-
-/// Keeps some sectors of a write. The length, which is metadata, may have been kept although the bytes were not.
-fn tear(offset: usize, data: &[u8], left: &mut Vec<u8>, random: &mut Random) {
-    let mode = random.below(3);
-    let mut at = 0;
-    while at < data.len() {
-        let end = (((offset + at) / SECTOR + 1) * SECTOR - offset).min(data.len());
-        let keep = match mode {
-            0 => 0,
-            1 => end - at,
-            _ => (end - at) * random.below(2),
-        };
-        if keep > 0 {
-            Edit::Write((offset + at) as u64, data[at..at + keep].to_vec()).apply(left);
-        }
-        at = end;
-    }
-    if random.below(2) == 0 && left.len() < offset + data.len() {
-        left.resize(offset + data.len(), 0);
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to pick sectors.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
-
 impl Disk for MemDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut inner = self.lock();
@@ -469,8 +401,8 @@ impl Disk for MemDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.lock();
         inner.pass(Act::Rename)?;
-        inner.find(from)?;
-        inner.act(Op::Change(Change::Rename(from.to_owned(), to.to_owned())))
+        let id = inner.find(from)?;
+        inner.act(Op::Change(Change::Rename(from.to_owned(), to.to_owned(), id)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -563,6 +495,27 @@ mod tests {
         assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(5));
         file.sync().unwrap();
         assert_eq!(disk.crash(Loss::All).content("a").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_chosen_loss_is_exactly_that() {
+        let disk = MemDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(0, &[1; 1024]).unwrap();
+        file.sync().unwrap();
+        disk.rename("a", "b").unwrap();
+        file.write_at(500, &[2; 1000]).unwrap();
+        // The name; the length; the sectors 500..512, 512..1024, 1024..1500.
+        for (choices, name, length) in
+            [([0, 0, 1, 0, 0], "a", 1024), ([1, 1, 0, 1, 0], "b", 1500), ([1, 0, 0, 0, 1], "b", 1500)]
+        {
+            let mut next = choices.iter();
+            let left = disk.crash_by(&mut |_| *next.next().unwrap()).content(name).unwrap();
+            assert!(next.next().is_none() && left.len() == length);
+            let kept = |from: usize| left.get(from).is_some_and(|byte| *byte == 2);
+            assert_eq!([500, 512, 1024].map(kept), [choices[2], choices[3], choices[4]].map(|kept| kept == 1));
+        }
     }
 
     #[test]

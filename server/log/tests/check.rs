@@ -76,7 +76,8 @@ fn a_torn_tail_is_no_damage() {
     let disk = member();
     let (mut log, _, _) = open(Arc::new(disk.clone()), small()).unwrap();
     log.append(&[record(81, 3, 900)]).unwrap();
-    let torn = (0..).map(|seed| disk.crash(Loss::Some(seed))).find(|crashed| check(crashed).unwrap().torn.is_some());
+    let torn =
+        (0..1000).map(|seed| disk.crash(Loss::Some(seed))).find(|crashed| check(crashed).unwrap().torn.is_some());
     let torn = torn.unwrap();
     let report = checked(&torn);
     assert!(report.is_sound() && report.entries == 50, "{report:?}");
