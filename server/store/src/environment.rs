@@ -12,6 +12,7 @@ use conclave_core::digest::Chain;
 use conclave_core::{Fault, Table};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use rustix::process::{Resource, getrlimit};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{io, no_room, storage};
@@ -26,8 +27,8 @@ const FORMAT_KEY: &[u8] = b"format";
 const CLUSTER_KEY: &[u8] = b"cluster";
 const LOCAL_KEY: &[u8] = b"local";
 
-/// With less room than this on the file system, a write that was cut short was so for want of room.
-const NO_ROOM_BYTES: u64 = 1 << 20;
+/// After a write that was cut short for want of room, there is no room for this either: the part took what was left.
+const PROBE_BYTES: usize = 1 << 20;
 
 /// A database of LMDB; what it holds is checked by hand, row by row.
 pub(crate) type Rows = Database<'static, Bytes, Bytes>;
@@ -149,20 +150,29 @@ impl Environment {
         Ok(data.len())
     }
 
-    /// What a failed write means. LMDB makes one `EIO` of the disk's and of a write that was cut short, which is how a
+    /// What a failed write means. LMDB makes one `EIO` of the disk's, and of a write that was cut short, which is how a
     /// disk that fills up in the middle of several pages shows.
     pub(crate) fn fault(&self, error: heed::Error) -> Fault {
+        let cut_short = Some(rustix::io::Errno::IO.raw_os_error());
         match error {
-            heed::Error::Io(error) if no_room(&error) => Fault::Full(error.to_string()),
-            heed::Error::Io(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-                    && rustix::fs::statvfs(&self.home.path)
-                        .is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < NO_ROOM_BYTES) =>
-            {
+            heed::Error::Io(error) if error.raw_os_error() == cut_short && self.ran_out_of_room() => {
                 Fault::Full("a write was cut short".to_owned())
             }
-            error => Fault::Storage(error.to_string()),
+            error => storage(error),
         }
+    }
+
+    /// Whether there is no room for more: for this file by the process's limit, or for any by what a try gives.
+    fn ran_out_of_room(&self) -> bool {
+        let limit = getrlimit(Resource::Fsize).current;
+        if limit.is_some_and(|limit| self.disk_bytes().is_ok_and(|bytes| bytes >= limit)) {
+            return true;
+        }
+        let path = self.home.path.join("probe");
+        let tried = fs::write(&path, vec![0; PROBE_BYTES]);
+        // It may not be there.
+        _ = fs::remove_file(&path);
+        tried.is_err_and(|error| no_room(&error))
     }
 
     /// Another one took its place: its directory goes with the last that holds it.

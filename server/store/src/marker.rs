@@ -254,9 +254,11 @@ mod tests {
         let bytes = marker().encode(1);
         assert!(matches!(Marker::decode(&bytes, 1), Found::Marker(read) if read == marker()));
         for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1;
-            assert!(matches!(Marker::decode(&damaged, 1), Found::Nothing), "byte {at}");
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(matches!(Marker::decode(&damaged, 1), Found::Nothing), "byte {at}, bit {bit}");
+            }
             assert!(matches!(Marker::decode(&bytes[..at], 1), Found::Nothing), "cut at {at}");
         }
     }
@@ -270,9 +272,12 @@ mod tests {
     fn unclean_tables_are_believed_only_in_the_same_boot_and_place() {
         let (boot, place) = (Boot::named("b"), Some(PLACE));
         let elsewhere = Some(Place { inode: 9, ..PLACE });
+        for other in [Place { device: 9, ..PLACE }, Place { inode: 9, ..PLACE }, Place { mount: 9, ..PLACE }] {
+            assert_eq!(marker().judge(&boot, Some(other)), Err(Discarded::OtherPlace));
+            assert_eq!(marker().closed().judge(&boot, Some(other)), Ok(0), "closed, it may have been moved");
+        }
         assert_eq!(marker().judge(&boot, place), Ok(1));
         assert_eq!(marker().judge(&Boot::named("other"), place), Err(Discarded::OtherBoot));
-        assert_eq!(marker().judge(&boot, elsewhere), Err(Discarded::OtherPlace));
         assert_eq!(marker().judge(&boot, None), Err(Discarded::Missing));
         assert_eq!(marker().closed().judge(&Boot::named("other"), elsewhere), Ok(0));
         let unknown = Marker { boot: None, ..marker() };

@@ -1,9 +1,15 @@
 //! The tables on a real disk: what a batch, a reader and a damaged byte see of them.
 
 mod agreement;
+mod checking;
+mod checkpoints;
+mod installing;
 mod opening;
+mod receiving;
+mod restoring;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -13,7 +19,7 @@ use conclave_core::view::Base;
 use conclave_core::{Fault, Table, key, row};
 use conclave_protocol::Zxid;
 
-use crate::{Boot, Checkpoints, DirLock, Error, Opened, Options, Snapshot, Store, Writer};
+use crate::{Boot, Checkpoint, Checkpoints, DirLock, Error, Opened, Options, Progress, Snapshot, Store, Writer};
 
 const CLUSTER: &str = "6f1c";
 
@@ -44,6 +50,115 @@ fn put(writer: &mut Writer, index: u64, rows: &[(&[u8], &[u8])]) {
         Ok(())
     };
     writer.write(batch, |_| Ok(())).unwrap();
+}
+
+/// A row to be written, or removed.
+type Change<'a> = (Table, &'a [u8], Option<&'a [u8]>);
+
+/// As [`put`], of any table, with the digest kept up: what a checkpoint takes.
+fn keep(writer: &mut Writer, index: u64, rows: &[Change<'_>]) {
+    let batch = |tables: &mut dyn Tables| {
+        let mut digest = Digest::of(tables.local());
+        for (table, key, value) in rows {
+            let old = tables.write(*table, key, *value)?;
+            let new = value.map(|value| RowHash::of(*table, key, value));
+            if table.is_digested() {
+                old.into_iter().for_each(|old| digest.remove(old));
+                new.into_iter().for_each(|new| digest.add(new));
+            }
+        }
+        tables.local().digest = digest.0;
+        tables.local().applied = Some(Position { term: 1, index });
+        Ok(())
+    };
+    writer.write(batch, |_| Ok(())).unwrap();
+}
+
+/// Everything that a state holds.
+fn content(store: &Store) -> (Local, Vec<(Table, Vec<u8>, Bytes)>) {
+    let snapshot = store.snapshot().unwrap();
+    let rows = |table| snapshot.scan(table, b"", None, usize::MAX).unwrap();
+    let all =
+        Table::ALL.into_iter().flat_map(|table| rows(table).into_iter().map(move |(key, value)| (table, key, value)));
+    let all = all.collect();
+    (snapshot.local().unwrap(), all)
+}
+
+/// The names in a directory, sorted.
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The names of environments.
+fn environments(dir: &Path) -> Vec<String> {
+    names(dir).into_iter().filter(|name| name.starts_with("env-")).collect()
+}
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// A directory with tables in which there is something of every kind that matters, and their checkpoints.
+struct Bench {
+    opened: Opened,
+    checkpoints: Checkpoints,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// With `b"k"` → `b"v"` at index 5, and some rows of the history, of the state, and without a value.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Self::open(dir);
+        let state = row::State { zxid: Zxid(3), next_id: 9, time_ms: 1_000, znodes: 0 };
+        let state = row::encode(&state);
+        let rows: [Change<'_>; 4] = [
+            (Table::Data, b"k", Some(b"v")),
+            (Table::Change, b"changed", Some(b"what")),
+            (Table::Expiry, b"some", Some(b"")),
+            (Table::State, key::STATE, Some(&state)),
+        ];
+        keep(&mut bench.opened.writer, 5, &rows);
+        let batch = |tables: &mut dyn Tables| {
+            tables.local().membership = Bytes::from_static(b"members");
+            tables.local().chain = Chain(77);
+            Ok(())
+        };
+        bench.opened.writer.write(batch, |_| Ok(())).unwrap();
+        bench
+    }
+
+    fn open(dir: tempfile::TempDir) -> Self {
+        Self::open_in(dir, "boot")
+    }
+
+    fn open_in(dir: tempfile::TempDir, boot: &str) -> Self {
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let checkpoints = Checkpoints::open(&lock, CLUSTER).unwrap();
+        let opened = Store::open(&lock, CLUSTER, &checkpoints, &options(boot)).unwrap();
+        Self { opened, checkpoints, dir }
+    }
+
+    fn make(&self) -> Checkpoint {
+        self.checkpoints.make(&self.opened.store, &mut go_on).unwrap()
+    }
+
+    /// The process ends without closing anything.
+    fn crash(self) -> tempfile::TempDir {
+        self.dir
+    }
+
+    fn close(self) -> tempfile::TempDir {
+        self.opened.writer.close().unwrap();
+        self.dir
+    }
+
+    fn shelf(&self) -> Vec<String> {
+        names(&self.dir.path().join("checkpoints"))
+    }
 }
 
 fn data(store: &Store, key: &[u8]) -> Option<Bytes> {

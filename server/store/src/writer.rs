@@ -50,6 +50,18 @@ impl Writer {
         batch: impl FnOnce(&mut dyn Tables) -> Result<R, Fault>,
         before_commit: impl FnOnce(&Local) -> Result<(), Fault>,
     ) -> Result<R, Fault> {
+        let written = self.write_once(batch, before_commit);
+        if matches!(written, Err(Fault::Full(_))) {
+            self.turn();
+        }
+        written
+    }
+
+    fn write_once<R>(
+        &mut self,
+        batch: impl FnOnce(&mut dyn Tables) -> Result<R, Fault>,
+        before_commit: impl FnOnce(&Local) -> Result<(), Fault>,
+    ) -> Result<R, Fault> {
         let (shared, environment) = (&*self.store.0, &*self.environment);
         shared.check()?;
         let txn = environment.env.write_txn().map_err(storage)?;
@@ -65,6 +77,21 @@ impl Writer {
         shared.keep(txn.commit().map_err(|error| environment.fault(error)))?;
         self.local = local;
         Ok(done)
+    }
+
+    /// Commits a transaction that changes nothing. LMDB uses the pages that a commit freed from the second transaction
+    /// after it on: when the first one finds no room, for ever, those that the last deletes freed would never be used.
+    fn turn(&self) {
+        let (shared, environment) = (&*self.store.0, &*self.environment);
+        let turn = || -> Result<(), Fault> {
+            let mut txn = environment.env.write_txn().map_err(storage)?;
+            environment.write_local(&mut txn, &self.local)?;
+            txn.commit().map_err(|error| environment.fault(error))
+        };
+        // Without room for a few pages, the next failure tries again; any other failure is kept.
+        if let Err(fault) = shared.keep(turn()) {
+            tracing::debug!(%fault, "the disk is full to the last page");
+        }
     }
 
     /// Syncs, and marks the tables as closed: the next open believes them, in another boot too. Readers may go on, until

@@ -1,8 +1,9 @@
 //! Design rule 9: rows, and what is kept beside them, are of one transaction, whenever one looks.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use conclave_core::Table;
 use conclave_core::apply::{Position, Tables};
@@ -10,6 +11,9 @@ use conclave_core::view::Base;
 use conclave_store::{Boot, Checkpoints, DirLock, Options, Store};
 
 const BATCHES: u64 = 3_000;
+/// How many different states the reader has to have seen: the writer goes on until then.
+const STATES: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
@@ -18,10 +22,10 @@ fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
     let lock = DirLock::acquire(dir.path()).unwrap();
     let opened = Store::open(&lock, "test", &Checkpoints::open(&lock, "test").unwrap(), &options).unwrap();
     let (store, mut writer) = (opened.store, opened.writer);
-    let done = AtomicBool::new(false);
-    let states = thread::scope(|scope| {
+    let (done, states) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            let (mut last, mut states) = (0, 0);
+            let mut last = 0;
             while !done.load(Ordering::Acquire) {
                 let snapshot = store.snapshot().unwrap();
                 let row = snapshot.row(Table::Data, b"entry").unwrap();
@@ -29,12 +33,13 @@ fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
                 let local = snapshot.local().unwrap();
                 assert_eq!(local.applied.map_or(0, |at| at.index), row, "rows of one entry, index of another");
                 assert_eq!(local.digest, u128::from(row), "rows of one entry, digest of another");
-                states += u64::from(row != last);
+                states.fetch_add(u64::from(row != last), Ordering::Relaxed);
                 last = row;
             }
-            states
         });
-        for index in 1..=BATCHES {
+        let began = Instant::now();
+        let enough = || states.load(Ordering::Relaxed) >= STATES || reader.is_finished() || began.elapsed() > PATIENCE;
+        for index in (1..).take_while(|index| *index <= BATCHES || !enough()) {
             let batch = |tables: &mut dyn Tables| {
                 tables.write(Table::Data, b"entry", Some(&index.to_be_bytes()))?;
                 tables.local().applied = Some(Position { term: 1, index });
@@ -44,7 +49,8 @@ fn no_reader_ever_sees_rows_without_the_index_and_the_digest_of_their_entry() {
             writer.write(batch, |_| Ok(())).unwrap();
         }
         done.store(true, Ordering::Release);
-        reader.join().unwrap()
+        reader.join().unwrap();
     });
-    assert!(states > 10, "the reader saw {states} states only");
+    let states = states.into_inner();
+    assert!(states >= STATES, "the reader saw {states} states only");
 }

@@ -11,6 +11,9 @@
 //! forgery. Content is an LZ4 block, or the raw rows themselves where that would not be smaller. A row is its table (1),
 //! bytes of its key (2), bytes of its value (4), key, value; rows are sorted by table and key, each once.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read, Write};
 
 use conclave_core::Table;
@@ -243,9 +246,8 @@ impl<R: Read> Decoder<R> {
         if xxh3_128(&signed) != last {
             return wrong("its header is damaged");
         }
-        let header = match postcard::take_from_bytes(&signed[HEAD_BYTES..]) {
-            Ok((header, [])) => header,
-            _ => return wrong("its header can't be read"),
+        let Ok((header, [])) = postcard::take_from_bytes(&signed[HEAD_BYTES..]) else {
+            return wrong("its header can't be read");
         };
         let left = bytes - (HEAD_BYTES + body + HASH_BYTES) as u64;
         let sofar = Trailer { rows: 0, raw_bytes: 0, digest: Digest::default(), last, id: 0 };
@@ -344,7 +346,7 @@ impl<R: Read> Decoder<R> {
         let Self { raw, previous, sofar, .. } = self;
         let mut rest = raw.as_slice();
         while !rest.is_empty() {
-            let (table, key, value, after) =
+            let ((table, key, value), after) =
                 split_row(rest).ok_or_else(|| Wrong::Damaged("a row in it can't be read".to_owned()))?;
             rest = after;
             let sorted = match previous.split_first() {
@@ -368,8 +370,11 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-/// Table, key and value of the first row, and what follows it.
-fn split_row(bytes: &[u8]) -> Option<(Table, &[u8], &[u8], &[u8])> {
+/// Table, key and value of a row.
+type Row<'a> = (Table, &'a [u8], &'a [u8]);
+
+/// The first row, and what follows it.
+fn split_row(bytes: &[u8]) -> Option<(Row<'_>, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<ROW_HEAD_BYTES>()?;
     let table = Table::of_number(head[0])?;
     let key_bytes = usize::from(u16::from_le_bytes([head[1], head[2]]));
@@ -378,7 +383,7 @@ fn split_row(bytes: &[u8]) -> Option<(Table, &[u8], &[u8], &[u8])> {
     }
     let (key, rest) = rest.split_at_checked(key_bytes)?;
     let (value, rest) = rest.split_at_checked(u32_of(&head[3..]) as usize)?;
-    Some((table, key, value, rest))
+    Some(((table, key, value), rest))
 }
 
 fn block_hash(before: u128, head: &[u8; BLOCK_HEAD_BYTES], content: &[u8]) -> u128 {

@@ -10,8 +10,8 @@ use conclave_core::{Fault, Table};
 use conclave_protocol::{Create, Delete, Kind, Nonce, Op, Path, Set};
 use proptest::prelude::*;
 
-use super::{CLUSTER, open};
-use crate::Opened;
+use super::{CLUSTER, content, go_on, open, options, put};
+use crate::{Checkpoints, DirLock, Opened, Store};
 
 /// Short keys of few bytes, so that they meet; 0 and 255 for the ends of ranges.
 fn some_key(least: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -81,8 +81,9 @@ proptest! {
         entries in prop::collection::vec(prop::collection::vec(some_op(), 1..6), 1..10),
         entries_in_a_batch in 1..4_usize,
         reopen in any::<bool>(),
+        installed in any::<bool>(),
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, shelf) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut opened = open(dir.path());
         let mut model = MemTables::new(CLUSTER);
         let mut planner = Planner::new(1, model.snapshot(), model.kept(), Box::new(NoProcedures)).unwrap();
@@ -111,6 +112,20 @@ proptest! {
             drop(opened);
             opened = open(dir.path());
             prop_assert_eq!(opened.writer.local(), model.kept());
+        }
+        if installed {
+            let lock = DirLock::acquire(shelf.path()).unwrap();
+            let checkpoints = Checkpoints::open(&lock, CLUSTER).unwrap();
+            let made = checkpoints.make(&opened.store, &mut go_on).unwrap();
+            // Into tables that hold something else, and into none.
+            let other = tempfile::tempdir().unwrap();
+            let mut behind = open(other.path());
+            put(&mut behind.writer, 1, &[(b"something else", b"x")]);
+            behind.writer.install(&made, &mut go_on).unwrap();
+            prop_assert_eq!(content(&behind.store), content(&opened.store));
+            prop_assert_eq!(checkpoints.make(&behind.store, &mut go_on).unwrap().id(), made.id());
+            opened = Store::open(&lock, CLUSTER, &checkpoints, &options("boot")).unwrap();
+            prop_assert_eq!(opened.rebuilt_from, made.local().applied);
         }
         let snapshot = opened.store.snapshot().unwrap();
         prop_assert_eq!(&snapshot.local().unwrap(), model.kept());

@@ -9,7 +9,8 @@ use conclave_core::apply::Local;
 use conclave_core::digest::Chain;
 
 use super::{CLUSTER, applied, data, flip, open, open_with, options, put, try_open};
-use crate::{DirLock, Discarded, Error, Opened, Options};
+use crate::opening::{Judged, judge};
+use crate::{Boot, DirLock, Discarded, Error, Opened, Options};
 
 #[test]
 fn a_crash_of_the_process_keeps_what_was_committed() {
@@ -70,6 +71,107 @@ fn a_copy_of_open_tables_is_discarded() {
     fs::copy(&path, path.with_extension("copy")).unwrap();
     fs::rename(path.with_extension("copy"), &path).unwrap();
     assert_eq!(open(dir.path()).discarded, Some(Discarded::OtherPlace));
+}
+
+#[test]
+fn every_damaged_or_cut_marker_discards_and_none_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    put(&mut opened.writer, 1, &[(b"k", b"v")]);
+    opened.writer.close().unwrap();
+    drop(opened.store);
+    let path = dir.path().join("marker");
+    let good = fs::read(&path).unwrap();
+    let flipped = (0..good.len()).map(|at| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        bytes
+    });
+    let cut = (0..good.len()).map(|at| good[..at].to_vec());
+    for bytes in flipped.chain(cut) {
+        fs::write(&path, bytes).unwrap();
+        let judged = judge(dir.path(), CLUSTER, &Boot::named("boot"), false).unwrap();
+        assert_eq!(judged, Judged::Discarded(Discarded::Unmarked));
+    }
+    fs::write(&path, good).unwrap();
+    assert_eq!(open(dir.path()).discarded, None);
+}
+
+#[test]
+fn a_directory_copied_while_it_is_in_use_is_discarded_and_the_original_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    put(&mut opened.writer, 1, &[(b"k", b"v")]);
+    let copy = tempfile::tempdir().unwrap();
+    // With times, owners and modes, as a careless backup does it; the same boot, device and mount.
+    let from = format!("{}/.", dir.path().display());
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(copy.path()).status().unwrap();
+    assert!(copied.success());
+    let theirs = open(copy.path());
+    assert_eq!(theirs.discarded, Some(Discarded::OtherPlace));
+    assert_eq!(data(&theirs.store, b"k"), None);
+
+    put(&mut opened.writer, 2, &[(b"k", b"w")]);
+    drop((opened.writer, opened.store));
+    let mine = open(dir.path());
+    assert_eq!(mine.discarded, None);
+    assert_eq!(data(&mine.store, b"k").unwrap(), "w");
+}
+
+#[test]
+fn a_closed_directory_can_be_moved_and_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    put(&mut opened.writer, 1, &[(b"k", b"v")]);
+    opened.writer.close().unwrap();
+    drop(opened.store);
+    let copy = tempfile::tempdir().unwrap();
+    let from = format!("{}/.", dir.path().display());
+    assert!(std::process::Command::new("cp").arg("-r").arg(from).arg(copy.path()).status().unwrap().success());
+    let theirs = try_open(copy.path(), CLUSTER, "another machine").unwrap();
+    assert_eq!(theirs.discarded, None);
+    assert_eq!(data(&theirs.store, b"k").unwrap(), "v");
+}
+
+#[test]
+fn tables_are_also_discarded_before_anything_was_ever_written_to_them() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let opened = try_open(dir.path(), CLUSTER, "other").unwrap();
+    assert_eq!((opened.discarded, opened.rebuilt_from), (Some(Discarded::OtherBoot), None));
+}
+
+#[test]
+fn a_marker_of_another_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    opened.writer.close().unwrap();
+    drop(opened.store);
+    let path = dir.path().join("marker");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let signed = bytes.len() - 16;
+    let check = xxhash_rust::xxh3::xxh3_128(&bytes[..signed]).to_le_bytes();
+    bytes[signed..].copy_from_slice(&check);
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::OtherFormat { found: 9, expected: 1 })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert!(dir.path().join("env-1").exists());
+}
+
+#[test]
+fn other_environments_than_the_markers_are_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    put(&mut opened.writer, 1, &[(b"k", b"v")]);
+    opened.writer.close().unwrap();
+    drop(opened.store);
+    fs::create_dir(dir.path().join("env-2")).unwrap();
+    fs::write(dir.path().join("env-2").join("data.mdb"), "half").unwrap();
+    let opened = open(dir.path());
+    assert_eq!(opened.discarded, None);
+    assert_eq!(data(&opened.store, b"k").unwrap(), "v");
+    assert!(!dir.path().join("env-2").exists());
 }
 
 #[test]
@@ -162,7 +264,10 @@ fn a_second_open_in_the_same_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let lock = DirLock::acquire(dir.path()).unwrap();
     let opened = open_with(&lock, CLUSTER, &options("boot")).unwrap();
-    assert!(matches!(open_with(&lock, CLUSTER, &options("boot")), Err(Error::Locked { .. })));
+    // Nor does another boot, or a third start in a row, throw away what is open.
+    for boot in ["boot", "other", "boot"] {
+        assert!(matches!(open_with(&lock, CLUSTER, &options(boot)), Err(Error::Locked { .. })));
+    }
     drop(lock);
     assert!(matches!(DirLock::acquire(dir.path()), Err(Error::Locked { .. })), "the tables keep the lock");
     let snapshot = opened.store.snapshot().unwrap();
