@@ -67,6 +67,8 @@ pub(crate) struct Surveyed {
     pub(crate) is_voter: bool,
     /// With the time that the answer took, and this member's wall clock half-way.
     said: Option<(wire::Status, Duration, u64)>,
+    /// It says that this member does not belong to the cluster.
+    disowns: bool,
 }
 
 impl Surveyed {
@@ -123,25 +125,32 @@ pub(crate) async fn survey(shared: &Shared) -> Vec<Surveyed> {
     let Members { voters, nodes } = shared.replica.membership();
     let asked = nodes.into_iter().map(async |(id, node)| {
         let (began, began_ms) = (Instant::now(), wall_ms());
-        let status = if id == shared.id.0 {
-            shared.status().ok()
+        let (status, disowns) = if id == shared.id.0 {
+            (shared.status().ok(), false)
         } else {
             match shared.peers.ask(id, wire::Request::Status, SURVEY_WITHIN).await {
-                Ok(wire::Response::Status(status)) => Some(status),
-                Ok(_) | Err(_) => None,
+                Ok(wire::Response::Status(status)) => (Some(status), false),
+                Err(peer::Error::Refused(wire::Refused::NotAMember)) => (None, true),
+                Ok(_) | Err(_) => (None, false),
             }
         };
         let took = began.elapsed();
         let half_way_ms = began_ms + u64::try_from(took.as_millis() / 2).unwrap_or(0);
         let is_voter = voters.iter().any(|set| set.contains(&id));
-        Surveyed { id: MemberId(id), node, is_voter, said: status.map(|status| (status, took, half_way_ms)) }
+        Surveyed { id: MemberId(id), node, is_voter, said: status.map(|status| (status, took, half_way_ms)), disowns }
     });
     join_all(asked).await
 }
 
 /// How every member is.
 pub(crate) async fn health(shared: &Shared) -> Health {
-    let members = survey(shared).await.into_iter().map(Surveyed::health).collect();
+    let surveyed = survey(shared).await;
+    let is_disowned = surveyed.iter().any(|one| one.disowns);
+    let mut members: Vec<MemberHealth> = surveyed.into_iter().map(Surveyed::health).collect();
+    let own = members.iter_mut().find(|member| member.id == shared.id).and_then(|member| member.report.as_mut());
+    if let Some(report) = own.filter(|_| is_disowned) {
+        report.note = Some("it was taken out of the cluster, and the others do not hear it: stop it".to_owned());
+    }
     let leader = shared.leadership.borrow().leader.map(MemberId);
     Health { cluster: shared.cluster.clone(), member: shared.id, leader, wall_ms: wall_ms(), members }
 }
@@ -164,6 +173,9 @@ pub(crate) async fn ask_leader(shared: &Arc<Shared>, request: AdminRequest) -> A
                     Err(peer::Error::NoAnswer(within)) => {
                         AdminAnswer::Failed(format!("member {id} leads, and did not answer in {} s", within.as_secs()))
                     }
+                    Err(peer::Error::Refused(wire::Refused::NotAMember)) => {
+                        return AdminAnswer::Declined(ClusterRefusal::NotAMember { member: shared.id });
+                    }
                     // Handing over twice would not be harmless.
                     Err(error) if request.what == ClusterRequest::StepDown => {
                         AdminAnswer::Failed(format!("member {id}, the leader, did not answer: {error}"))
@@ -180,7 +192,16 @@ pub(crate) async fn ask_leader(shared: &Arc<Shared>, request: AdminRequest) -> A
             AdminAnswer::NotLeader { .. } if unclear => {
                 return AdminAnswer::Failed("the leader went away when it was asked".to_owned());
             }
-            AdminAnswer::NotLeader { .. } => return AdminAnswer::Declined(ClusterRefusal::NoLeader),
+            AdminAnswer::NotLeader { .. } => {
+                // One that was taken out hears of no leader any more.
+                let is_disowned = survey(shared).await.iter().any(|one| one.disowns);
+                let refusal = if is_disowned {
+                    ClusterRefusal::NotAMember { member: shared.id }
+                } else {
+                    ClusterRefusal::NoLeader
+                };
+                return AdminAnswer::Declined(refusal);
+            }
             AdminAnswer::Declined(ClusterRefusal::NoMember { .. }) if unclear => return AdminAnswer::Done,
             answer => return answer,
         }

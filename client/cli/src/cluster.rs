@@ -183,6 +183,7 @@ fn hint(refusal: &ClusterRefusal) -> String {
         ClusterRefusal::AddressTaken { .. } => "Give the new member addresses of its own.".to_owned(),
         ClusterRefusal::BadAddress { .. } => "An address is like one.example:7101.".to_owned(),
         ClusterRefusal::NoMember { .. } => "`conclave cluster list` names the members.".to_owned(),
+        ClusterRefusal::NotAMember { .. } => "Stop it, and ask another with --endpoints.".to_owned(),
         ClusterRefusal::Behind { .. } | ClusterRefusal::Unreachable { .. } => {
             "See that it runs and reaches the others, then try again.".to_owned()
         }

@@ -222,6 +222,12 @@ pub enum ClusterRefusal {
         /// Which.
         member: MemberId,
     },
+    /// The client's member was taken out of the cluster, and the others do not hear it.
+    #[error("member {member}, which was asked, does not belong to the cluster any more")]
+    NotAMember {
+        /// Which.
+        member: MemberId,
+    },
     /// A learner that has not caught up would hold writes up with its vote.
     #[error("member {member} lacks {entries} entries of the leader's log")]
     Behind {
@@ -273,6 +279,7 @@ impl ClusterRefusal {
             Self::AddressTaken { .. } => "address-taken",
             Self::BadAddress { .. } => "bad-address",
             Self::NoMember { .. } => "no-member",
+            Self::NotAMember { .. } => "not-a-member",
             Self::Behind { .. } => "behind",
             Self::Unreachable { .. } => "unreachable",
             Self::LastVoter { .. } => "last-voter",

@@ -79,7 +79,7 @@ variants! { side_message, SIDE_MESSAGE, SideMessage:
 variants! { cluster_refusal, CLUSTER_REFUSAL, ClusterRefusal:
     ClusterRefusal::MemberExists { .. } => "member-exists", ClusterRefusal::NumberUsed { .. } => "number-used",
     ClusterRefusal::AddressTaken { .. } => "address-taken", ClusterRefusal::BadAddress { .. } => "bad-address",
-    ClusterRefusal::NoMember { .. } => "no-member", ClusterRefusal::Behind { .. } => "behind",
+    ClusterRefusal::NoMember { .. } => "no-member", ClusterRefusal::Behind { .. } => "behind", ClusterRefusal::NotAMember { .. } => "not-a-member",
     ClusterRefusal::Unreachable { .. } => "unreachable", ClusterRefusal::LastVoter { .. } => "last-voter",
     ClusterRefusal::NoMajority { .. } => "no-majority", ClusterRefusal::NoSuccessor => "no-successor",
     ClusterRefusal::Changing => "changing", ClusterRefusal::NoLeader => "no-leader",
@@ -320,6 +320,7 @@ fn cluster_refusals() -> Vec<ClusterRefusal> {
         ClusterRefusal::AddressTaken { address: address(), member },
         ClusterRefusal::BadAddress { address: "h".to_owned() },
         ClusterRefusal::NoMember { member },
+        ClusterRefusal::NotAMember { member },
         ClusterRefusal::Behind { member, entries: 7 },
         ClusterRefusal::Unreachable { member },
         ClusterRefusal::LastVoter { member },
