@@ -23,6 +23,26 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) 
     }
 }
 
+/// Serves for a member whose state is being made again.
+pub(crate) async fn quarantined(listener: std::net::TcpListener, why: String) {
+    let metrics = "# HELP conclave_quarantined 1 while the state is made again, because it is not believed.\n\
+                   # TYPE conclave_quarantined gauge\nconclave_quarantined 1\n\
+                   # HELP conclave_ready 1 when clients are served.\n# TYPE conclave_ready gauge\nconclave_ready 0\n";
+    let unwell = (StatusCode::SERVICE_UNAVAILABLE, format!("quarantined: {why}\n"));
+    let (health, readiness) = (unwell.clone(), unwell);
+    let router = Router::new()
+        .route("/metrics", get(async move || metrics))
+        .route("/healthz", get(async move || health))
+        .route("/readyz", get(async move || readiness));
+    let served = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, router).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the admin port has ended");
+    }
+}
+
 async fn healthy(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
     if shared.is_faulty() { (StatusCode::SERVICE_UNAVAILABLE, "faulty\n") } else { (StatusCode::OK, "healthy\n") }
 }
@@ -79,6 +99,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> String {
     metric("counter", "snapshot_received_bytes_total", "Bytes of checkpoints received.", load(&carried.received));
     metric("counter", "snapshot_resumed_bytes_total", "Bytes that were not sent again.", load(&carried.resumed));
     metric("counter", "snapshots_installed_total", "Checkpoints of others installed.", load(&carried.installed));
+    metric("gauge", "quarantined", "1 while the state is made again, because it is not believed.", 0);
     metric("counter", "quarantines_total", "How often the state was not believed.", shared.quarantines);
     metric("gauge", "disk_free_bytes", "Free bytes where the data directory lies.", shared.room.free_bytes());
     let refuses = u64::from(shared.room.refuses_growth());

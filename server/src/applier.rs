@@ -19,8 +19,8 @@ use crate::digests::{Computed, Verdict};
 use crate::monotonic;
 use crate::planner;
 use crate::publish::{Publisher, session_of};
-use crate::tasks::no_majority;
 use crate::raft::{Applied, ApplyCommand, Item, Kind};
+use crate::tasks::no_majority;
 
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
@@ -116,30 +116,31 @@ impl Applier {
 
     fn batch(&mut self, items: &[Item]) -> Result<Vec<Applied>, Fault> {
         let mut effects = Vec::with_capacity(items.len());
-        let mut trust = Trust::Entry;
         while let rest = &items[effects.len()..]
             && !rest.is_empty()
         {
-            match self.write(rest, trust) {
+            match self.write(rest, Trust::Entry) {
                 Ok(applied) => {
                     effects.extend(applied);
                     break;
                 }
                 Err((at, Fault::Digest { zxid, computed, expected })) => {
                     // What came before it is believed, and others wait for it.
-                    effects.extend(self.write(&rest[..at], trust).map_err(|(_, fault)| fault)?);
+                    effects.extend(self.write(&rest[..at], Trust::Entry).map_err(|(_, fault)| fault)?);
                     tracing::error!(%zxid, "this member computes {computed:032x}, the entry says {expected:032x}");
                     self.computed.keep(zxid, computed);
-                    match (self.judge)(zxid, computed) {
-                        Verdict::Mine => {}
+                    let verdict = (self.judge)(zxid, computed);
+                    match verdict {
+                        Verdict::Mine | Verdict::MineAndPlanned => {}
                         Verdict::Theirs => return Err(Fault::Digest { zxid, computed, expected }),
                         Verdict::Nobody => return Err(Fault::Entry(no_majority(zxid))),
                     }
-                    // One entry at a time has been judged.
-                    trust = Trust::Own;
+                    // The rows are history of the log. Only this entry has been judged.
                     let judged = &items[effects.len()..=effects.len()];
-                    effects.extend(self.write(judged, trust).map_err(|(_, fault)| fault)?);
-                    trust = Trust::Entry;
+                    effects.extend(self.write(judged, Trust::Own).map_err(|(_, fault)| fault)?);
+                    if verdict == Verdict::MineAndPlanned {
+                        return Err(Fault::Invariant(format!("the planner computed another digest after {zxid}")));
+                    }
                 }
                 Err((_, Fault::Full(why))) => {
                     tracing::warn!(why, "the disk of the tables is full: this member waits for room");
@@ -242,11 +243,7 @@ impl Applier {
         for (index, entry, digest) in entries {
             let live = index > self.live_after;
             self.computed.keep(entry.last(), digest);
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).stamped(
-                entry.time_ms,
-                monotonic(),
-                live,
-            );
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).stamped(entry.time_ms, monotonic(), live);
             self.tell_leases(&entry)?;
             applied.push(entry);
         }

@@ -53,6 +53,8 @@ impl Computed {
 pub(crate) enum Verdict {
     /// A majority computed what this member did.
     Mine,
+    /// The same, and it was this member that planned the entry: its planner is wrong.
+    MineAndPlanned,
     /// A majority agrees on something else.
     Theirs,
     /// Every voter has told, and there is no majority.
@@ -84,12 +86,7 @@ pub(crate) fn count(mine: u128, told: &BTreeMap<u64, u128>, members: &Members) -
 }
 
 /// Asks the voters what they computed after `zxid`, again and again until that decides who is right.
-pub(crate) async fn decide(
-    peers: &Peers,
-    members: impl Fn() -> Members,
-    zxid: Zxid,
-    computed: u128,
-) -> Verdict {
+pub(crate) async fn decide(peers: &Peers, members: impl Fn() -> Members, zxid: Zxid, computed: u128) -> Verdict {
     let mut told = BTreeMap::from([(peers.id(), computed)]);
     loop {
         let members = members();
@@ -136,7 +133,9 @@ impl Court {
         let court = self.clone();
         Box::new(move |zxid, computed| {
             let members = || court.replica.get().map_or_else(|| court.before.clone(), Replica::membership);
-            runtime.block_on(decide(&peers, members, zxid, computed))
+            let verdict = runtime.block_on(decide(&peers, members, zxid, computed));
+            let leads = court.replica.get().is_some_and(|replica| replica.leadership().borrow().is_leader);
+            if verdict == Verdict::Mine && leads { Verdict::MineAndPlanned } else { verdict }
         })
     }
 }

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conclave_core::apply::Position;
 use conclave_link::{Dialer, Listener, Plane};
@@ -12,6 +13,7 @@ use conclave_log::Handle;
 use conclave_store::{Checkpoint, Checkpoints, DirLock, Store};
 use tokio::sync::mpsc;
 
+use crate::admin;
 use crate::config::Config;
 use crate::member::Surroundings;
 use crate::open;
@@ -23,6 +25,8 @@ use crate::wall_ms;
 
 /// How long to wait before the other members are asked once more.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How long the run before may take to let the data directory go: a sync of its tables may be under way.
+const CLOSING: Duration = Duration::from_secs(60);
 
 /// Makes the state again, or gives up when the member is `ending`. The next run finds tables that are closed in good
 /// order, and a log that fits them.
@@ -32,7 +36,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, ending: &AtomicBool) -> Result<(), String> {
     let dir = &config.data;
     let words = |error: &dyn std::error::Error| error.to_string();
-    let lock = DirLock::acquire(dir).map_err(|error| words(&error))?;
+    let lock = lock(dir).map_err(|error| words(&error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -41,6 +45,10 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
         .map_err(|error| words(&error))?;
     let peers = {
         let _inside = runtime.enter();
+        if let Some(address) = config.listen.admin {
+            let listener = open::bind_admin(address).map_err(|error| words(&error))?;
+            tokio::spawn(admin::quarantined(listener, record.why.clone()));
+        }
         plane(config, record)?
     };
     let made = (|| {
@@ -67,6 +75,21 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
     drop(peers);
     runtime.shutdown_timeout(Duration::from_secs(2));
     made
+}
+
+/// The lock on the data directory: the last run may still be closing what it had open.
+fn lock(dir: &Path) -> Result<DirLock, conclave_store::Error> {
+    let until = Instant::now() + CLOSING;
+    loop {
+        match DirLock::acquire(dir) {
+            Err(conclave_store::Error::Locked { pid: Some(pid), .. })
+                if pid == std::process::id() && Instant::now() < until =>
+            {
+                std::thread::sleep(AGAIN);
+            }
+            locked => return locked,
+        }
+    }
 }
 
 /// The peer plane of a member that has nothing to say but that it is in quarantine.

@@ -82,7 +82,7 @@ pub(crate) async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receive
 async fn dispute(shared: Arc<Shared>, zxid: Zxid, mine: u128, theirs: u128) {
     let replica = shared.replica.clone();
     match digests::decide(&shared.peers, || replica.membership(), zxid, mine).await {
-        Verdict::Mine => {}
+        Verdict::Mine | Verdict::MineAndPlanned => {}
         Verdict::Theirs => shared.fault_of(&Fault::Digest { zxid, computed: mine, expected: theirs }),
         Verdict::Nobody => shared.fault(no_majority(zxid)),
     }

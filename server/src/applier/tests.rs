@@ -253,6 +253,18 @@ fn a_majority_that_agrees_on_another_digest_ends_this_member_with_what_came_befo
 }
 
 #[test]
+fn a_planner_that_computed_another_digest_than_the_majority_stops_with_its_entry_applied() {
+    let mut bench = Bench::start();
+    let (mut planner, genesis) = planner();
+    *bench.verdict.lock().unwrap() = Ruling::MineAndPlanned;
+    let first = lying(&plan(&mut planner, &create(1, "/a")));
+    let (genesis, lied) = (bench.append(&genesis), bench.append(&first));
+    let fault = bench.apply(vec![genesis, lied]).blocking_recv().unwrap().unwrap_err();
+    assert!(matches!(fault, Fault::Invariant(_)), "{fault}");
+    assert_eq!((bench.zxid(), bench.publisher.published()), (Zxid(2), Zxid(2)));
+}
+
+#[test]
 fn an_installed_checkpoint_answers_who_waits_and_tells_watches_what_they_missed() {
     let mut ahead = Bench::start();
     let mut bench = Bench::start();

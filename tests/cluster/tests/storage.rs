@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use conclave_client::{Client, WatchEvent};
-use conclave_protocol::ChangeKind;
+use conclave_protocol::{ChangeKind, Role};
 use conclave_server::{Config, StoreBoot, Surroundings};
 use conclave_testing::{Cluster, eventually, eventually_async};
 use futures::{StreamExt, stream};
@@ -187,7 +187,9 @@ async fn rots_and_recovers(cluster: &Cluster, id: u64) {
     for number in 0..acknowledged {
         client.at(format!("/meanwhile/{number}")).get().await.unwrap();
     }
-    println!("member {id}: {flipped} places flipped, {acknowledged} writes acknowledged meanwhile, longest {longest:?}");
+    println!(
+        "member {id}: {flipped} places flipped, {acknowledged} writes acknowledged meanwhile, longest {longest:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,17 +226,8 @@ async fn rot_that_nobody_reads_is_found_by_the_scan_of_the_next_checkpoint() {
     holds(&only, 0..100).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn with_its_own_checkpoint_rotten_too_a_member_fetches_another_ones() {
-    let cluster = Cluster::start_with(3, small).await.unwrap();
-    let client = cluster.client("ann").await.unwrap();
-    fill(&client, 0..800).await;
-    let id = follower(&cluster).await;
-    eventually_async("it has a checkpoint, and has let log go", async || {
-        metric(&cluster, id, "log_purged_index").await > 0
-    })
-    .await
-    .unwrap();
+/// The files of all checkpoints of a member rot.
+fn rot_checkpoints(cluster: &Cluster, id: u64) {
     let shelf = cluster.config(id).data.join("checkpoints");
     for file in fs::read_dir(&shelf).unwrap().map(|entry| entry.unwrap().path()) {
         let length = fs::metadata(&file).unwrap().len();
@@ -243,7 +236,61 @@ async fn with_its_own_checkpoint_rotten_too_a_member_fetches_another_ones() {
         open.read_exact_at(&mut byte, length / 2).unwrap();
         open.write_all_at(&[byte[0] ^ 1], length / 2).unwrap();
     }
+}
+
+/// A cluster, and a follower in it that has a checkpoint and has let log go.
+async fn with_a_checkpoint() -> (Cluster, u64) {
+    let cluster = Cluster::start_with(3, small).await.unwrap();
+    fill(&cluster.client("ann").await.unwrap(), 0..800).await;
+    let id = follower(&cluster).await;
+    eventually_async("it has a checkpoint, and has let log go", async || {
+        metric(&cluster, id, "log_purged_index").await > 0
+    })
+    .await
+    .unwrap();
+    (cluster, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_its_own_checkpoint_rotten_too_a_member_fetches_another_ones() {
+    let (cluster, id) = with_a_checkpoint().await;
+    rot_checkpoints(&cluster, id);
     rots_and_recovers(&cluster, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_in_quarantine_says_so_and_waits_for_whoever_can_help() {
+    let (mut cluster, id) = with_a_checkpoint().await;
+    rot_checkpoints(&cluster, id);
+    let only = Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap();
+    assert!(rot(&tables(&cluster, id), &text(7)) > 0, "the row is not on the disk");
+    let others: Vec<u64> = cluster.running().into_iter().filter(|other| *other != id).collect();
+    for other in &others {
+        cluster.kill(*other).await;
+    }
+    let reading = tokio::spawn(async move { only.at("/data/000007").get().stale().await });
+    eventually_async("it is in quarantine", async || metric(&cluster, id, "quarantined").await == 1).await.unwrap();
+    assert!(cluster.member(id).unwrap().is_quarantined());
+    cluster.launch(others[0]).await.unwrap();
+    cluster.launch(others[1]).await.unwrap();
+    let ann = cluster.client("ann").await.unwrap();
+    let mut seen = false;
+    eventually_async("it is well again", async || {
+        if let Ok(status) = ann.status().await {
+            let role = status.members.iter().find(|member| member.id.0 == id).map(|member| member.role);
+            seen |= role == Some(Role::Quarantined);
+        }
+        cluster.member(id).unwrap().is_ready()
+    })
+    .await
+    .unwrap();
+    println!("the status of another member showed the quarantine: {seen}");
+    assert_eq!(metric(&cluster, id, "quarantined").await, 0);
+    agree(&cluster, &ann).await;
+    // Whatever became of the read: what is rotten was not served.
+    if let Ok(znode) = reading.await.unwrap() {
+        assert_eq!(znode.data, text(7));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
