@@ -18,6 +18,12 @@ use crate::member::Shared;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait after one that failed, and for Raft to take note of one.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// On a disk that is short of room a checkpoint is made of anything that was logged since the last one, stamps alone
+/// excepted: deletes make room only with the checkpoint after them.
+const SHORT_LOG_BYTES: u64 = 1 << 10;
+/// How long to wait between such checkpoints, at least; and at least so many times what the last one took.
+const SHORT_EVERY: Duration = Duration::from_secs(5);
+const SHORT_TIMES: u64 = 20;
 /// How often progress is logged.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// The thread's niceness: those who write and read come first.
@@ -120,6 +126,7 @@ impl Prepared {
             counts: self.counts,
             checkpoints: self.checkpoints,
             rest_until: Instant::now(),
+            made: Instant::now(),
         };
         std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || thread.run(&self.asked))
     }
@@ -132,6 +139,8 @@ struct Thread {
     counts: Arc<Counts>,
     checkpoints: Checkpoints,
     rest_until: Instant,
+    /// When the last one was made, or came to nothing.
+    made: Instant,
 }
 
 impl Thread {
@@ -159,6 +168,7 @@ impl Thread {
                     if self.make(&shared).is_err() {
                         self.rest_until = Instant::now() + AFTER_FAILURE;
                     }
+                    self.made = Instant::now();
                 }
                 None => {}
             }
@@ -175,7 +185,9 @@ impl Thread {
         // Members that have the same log must not all begin at the same moment.
         let due = due + due / 8 * (shared.id.0 % 4);
         // Room is short: whatever a checkpoint frees helps.
-        let is_short = shared.room.refuses_growth() && log_bytes > self.storage.log_segment_bytes;
+        let between = SHORT_EVERY.max(Duration::from_millis(self.counts.last_ms.load(Ordering::Relaxed) * SHORT_TIMES));
+        let is_time = log_bytes > SHORT_LOG_BYTES && self.made.elapsed() >= between;
+        let is_short = shared.room.refuses_growth() && (log_bytes > self.storage.log_segment_bytes || is_time);
         log_bytes >= due || is_short
     }
 

@@ -36,9 +36,9 @@ mod watches;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use conclave_store::Boot as StoreBoot;
 pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming, Storage as StorageOptions};
 pub use member::{Stopped, Surroundings};
-pub use conclave_store::Boot as StoreBoot;
 pub use open::StartError;
 pub use raft::single_member;
 pub use supervisor::Member;

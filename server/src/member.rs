@@ -152,12 +152,15 @@ pub(crate) fn end(stopped: &watch::Sender<Option<Stopped>>, how: Stopped) {
 /// Ends a run by a fault: a state that is not believed can be made again from what is, anything else can't.
 pub(crate) fn end_by(stopped: &watch::Sender<Option<Stopped>>, fault: &Fault) {
     tracing::error!(%fault, "this member can't go on");
-    end(stopped, match fault {
-        Fault::Damaged { .. } | Fault::Row { .. } | Fault::Digest { .. } | Fault::Invariant(_) => {
-            Stopped::Quarantine(fault.to_string())
-        }
-        _ => Stopped::Fault(fault.to_string()),
-    });
+    end(
+        stopped,
+        match fault {
+            Fault::Damaged { .. } | Fault::Row { .. } | Fault::Digest { .. } | Fault::Invariant(_) => {
+                Stopped::Quarantine(fault.to_string())
+            }
+            _ => Stopped::Fault(fault.to_string()),
+        },
+    );
 }
 
 /// What a run has of the world outside its directory; tests put in others.

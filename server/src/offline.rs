@@ -9,6 +9,7 @@ use conclave_core::apply::Position;
 use conclave_log::{CheckReport, RealDisk, VoteCopy};
 use conclave_store::{Checkpoint, CheckpointError, DirLock, Progress, Severity, Step};
 
+use crate::quarantine::Record;
 use crate::raft::single_member;
 
 /// Why it was not done.
@@ -148,7 +149,7 @@ pub fn restore(file: &Path, dir: &Path, first: &First, progress: &mut OnProgress
 /// A log without entries, purged up to there.
 fn begin_log(dir: &Path, upto: Position) -> Result<(), conclave_log::Error> {
     let dead = |why: String| conclave_log::Error::Dead(why.into());
-    let disk = RealDisk::open(dir.to_owned()).map_err(|error| dead(error.to_string()))?;
+    let disk = RealDisk::open(dir).map_err(|error| dead(error.to_string()))?;
     let options = conclave_log::Options::default();
     let (log, votes, recovered) = conclave_log::open(Arc::new(disk), options.clone())?;
     let spawned = conclave_log::Writer::spawn(log, votes, &recovered, &options, Box::new(|_| {}));
@@ -225,6 +226,21 @@ pub fn check(dir: &Path, progress: &mut OnProgress<'_>) -> Result<Examined, Erro
             Severity::Error => Badness::Error,
         };
         examined.findings.push((badness, "tables", finding.what));
+    }
+    match Record::read(dir) {
+        Ok(Some(Record { attempt, is_pending: true, why })) => {
+            let what = format!("its state is not believed: {why}. The next start makes it again (attempt {attempt})");
+            examined.findings.push((Badness::Warning, "quarantined", what));
+        }
+        Ok(Some(Record { attempt, why, .. })) => {
+            let what = format!("its state was not believed: {why}. It was made again (attempt {attempt})");
+            examined.findings.push((Badness::Note, "was-quarantined", what));
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let what = format!("the record of a quarantine can't be read: {error}");
+            examined.findings.push((Badness::Warning, "quarantined", what));
+        }
     }
     // The disk would make the directory.
     let log = dir.join("log");

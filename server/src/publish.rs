@@ -307,8 +307,7 @@ impl Publisher {
             return Ok(());
         }
         inner.tell_history(base, last)?;
-        let origins: Vec<(u64, Origin)> =
-            inner.tokens.iter().map(|(token, origin)| (*token, origin.clone())).collect();
+        let origins: Vec<(u64, Origin)> = inner.tokens.iter().map(|(token, origin)| (*token, origin.clone())).collect();
         for (token, origin) in origins {
             match query::stored(base, &origin)? {
                 Stored::Reply { zxid, outcome } => inner.answer(token, |id| ServerMessage::Reply { id, zxid, outcome }),

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Its name in the data directory.
 const FILE: &str = "quarantine";
 /// What stands above it, for whoever opens it.
-const HEAD: &str = "# This member's state was not believed. The member removes this file when it has been well for a while.\n";
+const HEAD: &str =
+    "# This member's state was not believed. The member removes this file when it has been well for a while.\n";
 /// After so many attempts that did not help, the member stops.
 pub(crate) const ATTEMPTS: u32 = 4;
 

@@ -6,8 +6,8 @@ use conclave_core::query::{self, History};
 use conclave_core::view::Base;
 use conclave_core::{Action, Fault, authorize};
 use conclave_protocol::{
-    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, ServerMessage, Status, WatchRequest,
-    Zxid, limits,
+    Answer, Change, MemberId, MemberStatus, PushBack, Query, RequestId, ServerMessage, Status, WatchRequest, Zxid,
+    limits,
 };
 
 use crate::cluster::{self, Surveyed};

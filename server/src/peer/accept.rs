@@ -119,7 +119,9 @@ async fn open(
             outlets.append.send(Stream { from, writer, reader }).await.map_err(|_| Error::Stopped)?;
         }
         // A leader speaks for itself alone.
-        Open::Snapshot(ballot) if ballot.member != from => return Err(Error::Refused(Refused::NotYours(ballot.member))),
+        Open::Snapshot(ballot) if ballot.member != from => {
+            return Err(Error::Refused(Refused::NotYours(ballot.member)));
+        }
         Open::Snapshot(ballot) => {
             let stream = Stream { from, writer, reader };
             outlets.snapshot.send((stream, ballot)).await.map_err(|_| Error::Stopped)?;

@@ -135,7 +135,11 @@ fn read(file: &Checkpoint, offset: u64) -> Result<Bytes, Error> {
 ///
 /// # Errors
 /// Why it is not there; what has arrived is kept for the next attempt.
-pub(crate) async fn receive(ends: &mut Ends, checkpoints: &Checkpoints, carried: &Carried) -> Result<Checkpoint, Error> {
+pub(crate) async fn receive(
+    ends: &mut Ends,
+    checkpoints: &Checkpoints,
+    carried: &Carried,
+) -> Result<Checkpoint, Error> {
     let Transfer::Offer { at, id, bytes } = ends.hear().await? else { return Err(out_of_place()) };
     let offer = Offer { position: Position { term: at.term, index: at.index }, id, bytes };
     let place = checkpoints.clone();

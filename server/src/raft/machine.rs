@@ -124,7 +124,11 @@ impl RaftStateMachine<Types> for Machine {
         Newest(self.checkpoints.clone())
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, checkpoint: Checkpoint) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<Types>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), io::Error> {
         let (done, answer) = oneshot::channel();
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the apply thread has ended");
         self.apply.send(ApplyCommand::Install(Install { checkpoint, done })).map_err(|_| gone())?;

@@ -216,9 +216,9 @@ impl Replica {
         let carried = options.carried;
         let config = config::config(&cluster, &timing)?;
         check(&log, &local, &checkpoints)?;
-        let machine = Machine::new(&local, checkpoints.clone(), apply).map_err(|error| Error::Storage(error.to_string()))?;
-        let snapshots =
-            network::Snapshots { bytes_per_s: options.snapshot_bytes_per_s, carried: Arc::clone(&carried) };
+        let machine =
+            Machine::new(&local, checkpoints.clone(), apply).map_err(|error| Error::Storage(error.to_string()))?;
+        let snapshots = network::Snapshots { bytes_per_s: options.snapshot_bytes_per_s, carried: Arc::clone(&carried) };
         let factory = network::Factory { peers: peers.clone(), stall: timing.patience(), snapshots };
         let raft = Raft::new(peers.id(), config, factory, LogStore::new(log), machine).await;
         let raft = raft.map_err(|error| Error::Storage(error.to_string()))?;
@@ -229,7 +229,8 @@ impl Replica {
         let (tell_leadership, leadership) = watch::channel(Leadership::default());
         let (tell_running, running) = watch::channel(Running::default());
         tokio::spawn(follow(raft.clone(), peers, tell_leadership, tell_running));
-        let serving = Arc::new(Serving(tokio::spawn(serve::run(raft.clone(), reads.clone(), inlets, checkpoints, carried))));
+        let serving =
+            Arc::new(Serving(tokio::spawn(serve::run(raft.clone(), reads.clone(), inlets, checkpoints, carried))));
         Ok(Self { raft, reads, proposals, leadership, running, timing, _serving: serving })
     }
 

@@ -325,8 +325,13 @@ impl RaftNetworkV2<Types> for Network {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let sending = async {
             let (writer, reader) = self.peers.open_snapshot(self.target, translate::ballot(&vote)).await?;
-            transfer::send(Ends { writer, reader }, &snapshot.snapshot, self.snapshots.bytes_per_s, &self.snapshots.carried)
-                .await
+            transfer::send(
+                Ends { writer, reader },
+                &snapshot.snapshot,
+                self.snapshots.bytes_per_s,
+                &self.snapshots.carried,
+            )
+            .await
         };
         let sent = tokio::select! {
             sent = sending => sent,

@@ -66,7 +66,8 @@ async fn install(
     let at = checkpoint.position();
     // openraft takes both for granted, and panics where they do not hold.
     let committed = raft.data_metrics().borrow_watched().local_committed;
-    let is_older = committed.is_some_and(|committed| (committed.leader_id.term, committed.index) >= (at.term, at.index));
+    let is_older =
+        committed.is_some_and(|committed| (committed.leader_id.term, committed.index) >= (at.term, at.index));
     if at.term > ballot.term || !is_older && committed.is_some_and(|committed| committed.index >= at.index) {
         return Err(PeerError::Checkpoint(format!(
             "it ends with entry {} of term {}, which does not fit the leader of term {} or what is committed here",
