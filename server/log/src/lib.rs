@@ -8,6 +8,10 @@
 //!
 //! What it promises: what was reported durable is there after any crash; what is damaged is reported as
 //! [`Error::Corrupt`], never passed off as the end of the log; nothing is invented.
+//!
+//! A full disk is waited out: only growing the log meets it (zeros ahead, a new segment), before any frame is written,
+//! so nothing is torn, and queued operations stay queued. Votes are overwritten in place and need no room. Any other
+//! failure of the disk is final. [`check`] reads a log without changing it.
 
 mod check;
 mod disk;

@@ -43,6 +43,9 @@ fn entries_are_read_as_soon_as_they_are_queued() {
 fn a_batch_takes_one_sync_and_is_told_in_order() {
     let disk = MemDisk::new();
     let (handle, mut writer) = start(&disk);
+    // The zeros ahead of a new log are durable with its first sync; from then on there is room.
+    handle.append(vec![record(0, 1, 0)], nothing()).unwrap();
+    writer.step();
     let told = Told::default();
     let before = disk.syncs();
     for i in 1..=4 {
@@ -52,8 +55,8 @@ fn a_batch_takes_one_sync_and_is_told_in_order() {
     writer.step();
     assert_eq!(told.good(), [1, 2, 3, 4]);
     assert_eq!(disk.syncs(), before + 1);
-    assert_eq!(handle.stats().fsyncs.load(SeqCst), 1);
-    assert_eq!(handle.stats().entries.load(SeqCst), 4);
+    assert_eq!(handle.stats().fsyncs.load(SeqCst), 2);
+    assert_eq!(handle.stats().entries.load(SeqCst), 5);
     assert_eq!(handle.stats().bytes.load(SeqCst), 40);
 }
 
