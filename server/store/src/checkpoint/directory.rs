@@ -28,6 +28,8 @@ pub(super) struct Shelf {
     pub(super) dir: PathBuf,
     pub(super) cluster: String,
     content: Mutex<Content>,
+    /// Held while one takes the place of the others: longer than whoever asks for the newest should wait.
+    adopting: Mutex<()>,
     making: AtomicBool,
     receiving: AtomicBool,
     _lock: DirLock,
@@ -73,7 +75,15 @@ impl Checkpoints {
         let content = Mutex::new(content);
         let (making, receiving) = (AtomicBool::new(false), AtomicBool::new(false));
         let cluster = cluster.to_owned();
-        Ok(Self(Arc::new(Shelf { dir, cluster, content, making, receiving, _lock: lock.clone() })))
+        Ok(Self(Arc::new(Shelf {
+            dir,
+            cluster,
+            content,
+            adopting: Mutex::default(),
+            making,
+            receiving,
+            _lock: lock.clone(),
+        })))
     }
 
     /// The newest one that is not known to be damaged: the last one that was made or received.
@@ -133,8 +143,24 @@ impl Checkpoints {
         }
     }
 
+    /// As [`Self::adopt`], for one that was made here: when a newer one was received meanwhile, that one stays, since the
+    /// log may be purged up to there already.
+    pub(super) fn adopt_made(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+        let adopting = self.adopting();
+        if let Some(newer) = self.newest().filter(|newest| newest.position() > position) {
+            fs::remove_file(from).map_err(|source| CheckpointError::io("remove", from, source))?;
+            return Ok(newer);
+        }
+        self.adopt(from, position, &adopting)
+    }
+
+    /// As [`Self::adopt`], for one that was received: it counts whatever is here, which may not be believed any more.
+    pub(super) fn adopt_received(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+        self.adopt(from, position, &self.adopting())
+    }
+
     /// Gives a verified, durable file its name, durably; it is the newest then, and all others go.
-    pub(super) fn adopt(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+    fn adopt(&self, from: &Path, position: Position, _: &MutexGuard<'_, ()>) -> Result<Checkpoint, CheckpointError> {
         let shelf = &*self.0;
         let path = shelf.dir.join(name(position));
         fs::rename(from, &path).map_err(|source| CheckpointError::io("rename", from, source))?;
@@ -172,6 +198,10 @@ impl Checkpoints {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(error)),
             _ => sync_dir(&self.0.dir),
         }
+    }
+
+    fn adopting(&self) -> MutexGuard<'_, ()> {
+        self.0.adopting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {

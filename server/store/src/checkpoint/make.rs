@@ -18,7 +18,8 @@ const WRITE_BYTES: usize = 1 << 20;
 impl Checkpoints {
     /// Makes one of the state as of now, on this thread, which should have nothing else to do; pins pages while it reads
     /// the tables. It is durable, and was read back and found to be right, when this returns; the older ones are gone.
-    /// Whatever fails before that leaves the older one.
+    /// Whatever fails before that leaves the older one. When a newer one was received meanwhile, it is that one that is
+    /// returned, and kept.
     ///
     /// # Errors
     /// [`CheckpointError::Tables`]: this member's state is damaged. [`CheckpointError::Full`],
@@ -32,7 +33,7 @@ impl Checkpoints {
         let new = self.0.dir.join(format!("{}{NEW}", name(position)));
         let made = write(&new, &header, snapshot, progress)
             .and_then(|trailer| read_back(&new, trailer, progress))
-            .and_then(|()| self.adopt(&new, position));
+            .and_then(|()| self.adopt_made(&new, position));
         if made.is_err() {
             // It may not be there at all.
             _ = fs::remove_file(&new);

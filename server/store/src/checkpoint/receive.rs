@@ -87,7 +87,8 @@ impl Incoming {
             return Err(CheckpointError::damaged(&self.path, why));
         }
         self.file.sync_all().map_err(checkpoint_io("sync", &self.path))?;
-        let finished = self.check(progress).and_then(|()| self.checkpoints.adopt(&self.path, self.offer.position));
+        let finished =
+            self.check(progress).and_then(|()| self.checkpoints.adopt_received(&self.path, self.offer.position));
         if let Err(
             CheckpointError::Damaged { .. }
             | CheckpointError::OtherCluster { .. }

@@ -1,8 +1,11 @@
 //! Putting a checkpoint's tables in the place of those that are read, with readers, crashes and damage.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use conclave_core::Table;
 use conclave_core::apply::Position;
@@ -10,7 +13,7 @@ use conclave_core::view::Base;
 
 use super::{Bench, content, data, environments, go_on, keep};
 use crate::install::Point;
-use crate::{Checkpoint, CheckpointError};
+use crate::{Checkpoint, CheckpointError, Step};
 
 /// A member that is behind: `b"k"` is `b"old"` at index 2.
 fn behind() -> Bench {
@@ -78,6 +81,68 @@ fn installs_follow_one_another_while_readers_of_each_drain() {
     assert_eq!(environments(mine.dir.path()), ["env-4"]);
     let dir = mine.close();
     assert_eq!(Bench::open(dir).opened.store.environment(), 4);
+}
+
+#[test]
+fn no_reader_sees_a_mix_while_tables_are_swapped_under_it() {
+    let mut ahead = Bench::new();
+    let mut mine = behind();
+    let store = mine.opened.store.clone();
+    let done = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let read = || {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::Acquire) {
+                let snapshot = store.snapshot().unwrap();
+                let row = snapshot.row(Table::Data, b"index").unwrap();
+                let applied = snapshot.local().unwrap().applied.unwrap().index;
+                assert_eq!(row.map_or(2, |row| u64::from_be_bytes(row[..].try_into().unwrap())), applied);
+                assert_eq!(snapshot.scrub().unwrap().0, snapshot.local().unwrap().digest);
+                store.sync().unwrap();
+                let _ = (store.readers(), store.environment(), store.disk_bytes().unwrap());
+                seen.insert(applied);
+            }
+            seen
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for index in 10..20_u64 {
+            keep(&mut ahead.opened.writer, index, &[(Table::Data, b"index", Some(&index.to_be_bytes()))]);
+            let checkpoint = send(&ahead.make(), &mine);
+            mine.opened.writer.install(&checkpoint, &mut go_on).unwrap();
+        }
+        done.store(true, Ordering::Release);
+        readers.map(|reader| reader.join().unwrap())
+    });
+    assert!(seen.iter().all(|seen| !seen.is_empty()));
+    assert_eq!(environments(mine.dir.path()), ["env-11"]);
+}
+
+#[test]
+fn one_that_was_received_while_an_older_one_was_being_made_stays() {
+    let ahead = Bench::new();
+    let newer = ahead.make();
+    let mut mine = behind();
+    // Two blocks: the first is told of while the old tables are read.
+    let large = vec![7; 300_000];
+    keep(&mut mine.opened.writer, 3, &[(Table::Blob, b"a", Some(&large)), (Table::Blob, b"b", Some(&large))]);
+    let Bench { opened, checkpoints, dir } = &mut mine;
+    let (store, writer) = (opened.store.clone(), &mut opened.writer);
+    let mut installed_at = None;
+    let made = checkpoints.make(&store, &mut |now| {
+        if installed_at.is_none() {
+            let mut incoming = checkpoints.receive(&newer.offer()).unwrap();
+            incoming.write(&fs::read(newer.path()).unwrap()).unwrap();
+            writer.install(&incoming.finish(&mut go_on).unwrap(), &mut go_on).unwrap();
+            installed_at = Some((now.step, environments(dir.path()).len()));
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(installed_at, Some((Step::Write, 2)), "the old tables were still being read");
+    // The log may be purged up to the newer one by now.
+    assert_eq!(made.unwrap().id(), newer.id());
+    assert_eq!(checkpoints.newest().unwrap().id(), newer.id());
+    assert_eq!(environments(dir.path()), ["env-2"]);
+    assert_eq!(mine.shelf(), ["checkpoint-00000000000000000005-1"]);
 }
 
 #[test]
