@@ -1,11 +1,13 @@
-//! Side streams of a client's connection: backups, health, changes of membership. None of them is repeated by itself.
+//! Side streams of a client's connection: backups, health, changes of membership.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use conclave_protocol::{
-    Backup, ClusterRequest, Health, MemberId, SIDE_FRAME_BYTES, SideMessage, SideRequest, Zxid, codec, sum,
+    Backup, ClusterRefusal, ClusterRequest, Health, MemberId, SIDE_FRAME_BYTES, SideMessage, SideRequest, Zxid, codec,
+    sum,
 };
 use tokio::time::timeout;
 
@@ -15,6 +17,8 @@ use crate::wire::{Opener, Side};
 
 /// A member that works on something says so every second; one that says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long to wait before something is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 impl Client {
     /// Starts a backup: the member that this client is connected to makes a checkpoint of its tree, if it has none that
@@ -53,9 +57,21 @@ impl Client {
     /// # Errors
     /// As every read; [`Error::Interrupted`] when the connection broke.
     pub async fn health(&self) -> Result<Health> {
-        match self.talk(&SideRequest::Health).await?.hear().await? {
+        let ask = async || match self.talk(&SideRequest::Health).await?.hear().await? {
             SideMessage::Health(health) => Ok(*health),
             _ => Err(Error::Mismatch { question: "health" }),
+        };
+        self.again(ask).await
+    }
+
+    /// Asks until there is an answer, while there is time: connections break.
+    async fn again<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let until = Instant::now() + self.request_timeout();
+        loop {
+            match ask().await {
+                Err(Error::Interrupted { .. }) if Instant::now() + AGAIN < until => tokio::time::sleep(AGAIN).await,
+                done => return done,
+            }
         }
     }
 
@@ -63,7 +79,8 @@ impl Client {
     /// sent what it lacks, which this does not wait for. Harmless when it is a member already, at these addresses.
     ///
     /// # Errors
-    /// [`Error::Declined`]: nothing was changed, and why. [`Error::Interrupted`]: it may have happened; ask again.
+    /// [`Error::Declined`]: nothing was changed, and why. [`Error::Interrupted`]: it may have happened. It was asked
+    /// for again, when a connection broke, until the request's time was over; asking once more is harmless.
     pub async fn add_learner(&self, member: MemberId, client: &str, peer: &str) -> Result<()> {
         let (client, peer) = (client.to_owned(), peer.to_owned());
         self.change(ClusterRequest::AddLearner { member, client, peer }).await
@@ -82,19 +99,32 @@ impl Client {
     /// # Errors
     /// As [`Client::add_learner`].
     pub async fn remove(&self, member: MemberId) -> Result<()> {
-        self.change(ClusterRequest::Remove { member }).await
+        let interrupted = AtomicBool::new(false);
+        let ask = async || match self.change_once(&ClusterRequest::Remove { member }).await {
+            // It was done when it was asked for before.
+            Err(Error::Declined(ClusterRefusal::NoMember { .. })) if interrupted.load(Ordering::Relaxed) => Ok(()),
+            done => {
+                interrupted.fetch_or(matches!(done, Err(Error::Interrupted { .. })), Ordering::Relaxed);
+                done
+            }
+        };
+        self.again(ask).await
     }
 
     /// Has the leader hand over to the voter whose log is furthest.
     ///
     /// # Errors
-    /// As [`Client::add_learner`].
+    /// As [`Client::add_learner`], except that it is asked for once: the next leader is not to hand over too.
     pub async fn step_down(&self) -> Result<()> {
-        self.change(ClusterRequest::StepDown).await
+        self.change_once(&ClusterRequest::StepDown).await
     }
 
     async fn change(&self, request: ClusterRequest) -> Result<()> {
-        let mut talk = self.talk(&SideRequest::Cluster(request)).await?;
+        self.again(async || self.change_once(&request).await).await
+    }
+
+    async fn change_once(&self, request: &ClusterRequest) -> Result<()> {
+        let mut talk = self.talk(&SideRequest::Cluster(request.clone())).await?;
         // It was sent: only an answer can say that it did not happen.
         talk.silence = Outcome::Unknown;
         match talk.hear().await? {

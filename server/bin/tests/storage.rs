@@ -50,6 +50,16 @@ fn a_backup_becomes_a_data_directory_that_the_doctor_finds_sound_until_it_is_dam
     assert_eq!(listed["members"][0]["voter"], true);
     let last = run(dir, &["cluster", "remove", "1"]);
     assert!(last.code == 1 && last.err.starts_with("refused: last-voter: "), "{}", last.err);
+    // One that nobody starts gets no vote, and is taken out again.
+    let add = ["cluster", "add", "2", "--client", "127.0.0.1:1", "--peer", "127.0.0.1:2", "--wait", "300ms", "--json"];
+    let waited = run(dir, &add);
+    assert_eq!(waited.code, 5, "{}{}", waited.out, waited.err);
+    let error: Value = serde_json::from_str(&waited.err).unwrap();
+    assert_eq!(error["error"]["code"], "timed-out");
+    let found = run(dir, &["doctor"]);
+    assert!(found.code == 1 && found.out.contains("error    unreachable: member 2: "), "{}", found.out);
+    let removed = json(dir, &["cluster", "remove", "2", "--json"]);
+    assert_eq!((&removed["done"], &removed["member"]), (&"removed".into(), &2.into()));
     dev.stop();
 
     let to = ["--client", "127.0.0.1:7101", "--peer", "127.0.0.1:7201", "--json"];

@@ -179,6 +179,23 @@ async fn a_member_sends_one_backup_at_a_time_and_stops_when_its_client_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_member_has_can_be_backed_up_without_a_leader() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let options = cluster.options_to("ann", &[1]).unwrap().with_request_timeout(std::time::Duration::from_secs(2));
+    let ann = Client::connect(options).await.unwrap();
+    ann.at("/a").create("one").await.unwrap();
+    let written = ann.zxid();
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    let refused = ann.backup().await.unwrap_err();
+    assert!(!matches!(refused, Error::Refused(_)), "nobody can say what the newest is: {refused}");
+    let file = cluster.dir().join("stale.backup");
+    let backup = receive(ann.backup_stale().await.unwrap(), &file).await;
+    assert!(backup.zxid >= written);
+    offline::verify(&file, &mut |_, _, _| {}).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_who_was_welcomed_opens_side_streams_and_bad_requests_end_nothing_else() {
     use conclave_link::{Credentials, Dialer, FrameReader, FrameWriter, Plane};
     use conclave_protocol::{ClientMessage, Hello, PROTOCOL_VERSION, ServerMessage, Zxid};
