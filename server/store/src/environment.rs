@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -30,6 +30,10 @@ const LOCAL_KEY: &[u8] = b"local";
 /// After a write that was cut short for want of room, there is no room for this either: the part took what was left.
 const PROBE_BYTES: usize = 1 << 20;
 
+/// So many writes in a row are tried again that failed as on a full disk which has room an instant later; the next one
+/// that fails so is the disk's fault.
+const UNCLEAR: u32 = 3;
+
 /// A database of LMDB; what it holds is checked by hand, row by row.
 pub(crate) type Rows = Database<'static, Bytes, Bytes>;
 
@@ -42,6 +46,8 @@ pub(crate) struct Environment {
     tables: [Rows; Table::ALL.len()],
     local: Rows,
     number: u32,
+    /// Writes in a row that failed in a way that is a full disk's or a broken one's.
+    unclear: AtomicU32,
     /// LMDB's transaction id → snapshots that are open on it, and since when.
     readers: Mutex<BTreeMap<usize, (usize, Instant)>>,
     home: Home,
@@ -98,7 +104,7 @@ impl Environment {
         let (tables, local) = Result::from(opened.map_err(storage)?)
             .map_err(|name| Fault::Storage(format!("there is no table {name}")))?;
         let home = Home { path, replaced: AtomicBool::new(false), _lock: lock.clone() };
-        Ok(Self { env, tables, local, number, readers: Mutex::default(), home })
+        Ok(Self { env, tables, local, number, unclear: AtomicU32::new(0), readers: Mutex::default(), home })
     }
 
     /// Whose it says that it is.
@@ -156,10 +162,23 @@ impl Environment {
         let cut_short = Some(rustix::io::Errno::IO.raw_os_error());
         match error {
             heed::Error::Io(error) if error.raw_os_error() == cut_short && self.ran_out_of_room() => {
+                self.succeeded();
                 Fault::Full("a write was cut short".to_owned())
+            }
+            // There may be room again by now: others delete, and this member gives up its reserve at such a moment. The
+            // commit is undone and can be tried again, which a broken disk fails just so.
+            heed::Error::Io(error)
+                if error.raw_os_error() == cut_short && self.unclear.fetch_add(1, Ordering::Relaxed) < UNCLEAR =>
+            {
+                Fault::Full("a write was cut short, though there is room now".to_owned())
             }
             error => storage(error),
         }
+    }
+
+    /// A commit went well, or why it did not is clear.
+    pub(crate) fn succeeded(&self) {
+        self.unclear.store(0, Ordering::Relaxed);
     }
 
     /// Whether there is no room for more: for this file by the process's limit, or for any by what a try gives.
@@ -230,7 +249,7 @@ impl Opening {
     pub(crate) fn tables(self, cluster: &str) -> Result<Environment, Error> {
         let (tables, local) = open_tables(&self.env, cluster)?;
         let Self { env, number, home } = self;
-        Ok(Environment { env, tables, local, number, readers: Mutex::default(), home })
+        Ok(Environment { env, tables, local, number, unclear: AtomicU32::new(0), readers: Mutex::default(), home })
     }
 }
 

@@ -402,3 +402,21 @@ fn the_scrub_adds_up_to_the_digest_without_the_history() {
     Table::ALL.into_iter().filter(|t| *t != Table::Change).for_each(|t| digest.add(RowHash::of(t, b"k", b"v")));
     assert_eq!(store.snapshot().unwrap().scrub().unwrap(), digest);
 }
+
+#[test]
+fn a_write_that_fails_as_on_a_full_disk_is_tried_again_a_few_times_and_is_a_fault_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let Opened { store, mut writer, .. } = open(dir.path());
+    let environment = store.0.current();
+    let failed = || environment.fault(heed::Error::Io(std::io::Error::from_raw_os_error(5)));
+    for index in 1..=2 {
+        for _ in 0..3 {
+            assert!(matches!(failed(), Fault::Full(_)), "there is room, but was there a moment ago?");
+        }
+        assert!(matches!(failed(), Fault::Storage(_)));
+        // What goes well in between is no failure in a row.
+        put(&mut writer, index, &[(b"a", b"1")]);
+    }
+    let other = heed::Error::Io(std::io::Error::from_raw_os_error(13));
+    assert!(matches!(environment.fault(other), Fault::Storage(_)));
+}

@@ -75,6 +75,7 @@ impl Writer {
         // A commit that failed has been aborted by LMDB: the pages that it wrote are free ones, which no state refers
         // to, since the page with the roots comes last. Had that one failed, the next transaction would fail too.
         shared.keep(txn.commit().map_err(|error| environment.fault(error)))?;
+        environment.succeeded();
         self.local = local;
         Ok(done)
     }
