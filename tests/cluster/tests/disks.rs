@@ -124,6 +124,7 @@ async fn a_leader_whose_disk_stands_still_hands_over_and_writes_go_on() {
     until_equal(&cluster, &client).await;
     assert!(!cluster.member(leader).unwrap().is_leader());
     assert!(cluster.member(leader).unwrap().is_ready(), "a slow disk is no reason to end");
+    assert!(cluster.metric(leader, "handed_over_total").await.unwrap() > 0);
     assert_eq!(client.at("/a").get().linearizable().await.unwrap().data, "meanwhile");
 }
 
