@@ -6,7 +6,7 @@ mod tests;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conclave_client::{Client, Health, MemberHealth, MemberReport, Role};
+use conclave_client::{Client, Health, MemberHealth};
 use conclave_link::pki;
 use serde::Serialize;
 

@@ -9,7 +9,7 @@ use conclave_server::Config;
 use conclave_server::offline::{self, Badness, Examined};
 
 use crate::out::{self, Failure, Outcome};
-use crate::{check, restore};
+use crate::{check, restore, server};
 
 /// Look for what is wrong: with the cluster, or with a member's data directory
 #[derive(Debug, clap::Args)]
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> ExitCode {
 fn offline(config: Option<&Path>, data: Option<&Path>, json: bool) -> Outcome<bool> {
     let mut findings = Vec::new();
     let loaded = match config {
-        Some(path) => Some(Config::load(path, []).map_err(|error| Failure::Usage(error.to_string()))?),
+        Some(path) => Some(Config::load(path, server::variables()).map_err(|error| Failure::Usage(error.to_string()))?),
         None => None,
     };
     let dir = match (data, &loaded) {

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, json: bool) -> Outcome {
 }
 
 /// The environment, as far as it is text: other programs' variables need not be.
-fn variables() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 

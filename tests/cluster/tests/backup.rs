@@ -139,7 +139,7 @@ async fn a_restored_cluster_takes_members_in_by_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_sends_one_backup_at_a_time_and_stops_when_its_client_goes() {
-    let cluster = Cluster::start(1).await.unwrap();
+    let mut cluster = Cluster::start(1).await.unwrap();
     let ann = cluster.client("ann").await.unwrap();
     // More than windows and buffers on the way hold, of what does not pack.
     for n in 0..40 {
@@ -165,6 +165,18 @@ async fn a_member_sends_one_backup_at_a_time_and_stops_when_its_client_goes() {
     let file = cluster.dir().join("b.backup");
     receive(next.unwrap(), &file).await;
     offline::verify(&file, &mut |_, _, _| {}).unwrap();
+
+    // A member that dies in the middle leaves no backup.
+    let mut broken = ben.backup().await.unwrap();
+    cluster.kill(1).await;
+    let error = loop {
+        match broken.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it is complete, and the member died before it had sent it"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Interrupted { .. }), "{error}");
 
     // Anything cut off or flipped is told.
     let whole = std::fs::read(&file).unwrap();

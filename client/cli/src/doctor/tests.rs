@@ -1,6 +1,6 @@
 //! What is found in a cluster's health, and how it is told.
 
-use conclave_client::{MemberId, Zxid};
+use conclave_client::{MemberId, MemberReport, Role, Zxid};
 use serde_json::json;
 
 use super::judge::Own;
