@@ -118,9 +118,6 @@ impl Writer {
 
     /// One round of the loop: drain, write, sync, tell; then what can be done off the critical path.
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        if let Some(committed) = batch.committed {
-            self.log.set_committed(committed);
-        }
         self.pending.extend(batch.queue);
         while !self.pending.is_empty() {
             match self.next() {
@@ -131,6 +128,11 @@ impl Writer {
                 }
                 other => other?,
             }
+        }
+        // Not before everything is written that was queued before it was told: an entry that is about to be taken back
+        // would be called committed by the frames in front of the truncation, if a crash leaves only those.
+        if let Some(committed) = batch.committed {
+            self.log.set_committed(committed);
         }
         if self.shared.stats.full.swap(false, Relaxed) {
             tracing::info!("there is room on the disk again: the log goes on");

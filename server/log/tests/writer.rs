@@ -404,3 +404,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_about_to_be_taken_back_is_never_called_committed() {
+    let disk = MemDisk::recording();
+    let (handle, mut writer) = start(&disk);
+    handle.append((1..=6).map(|i| record(i, 1, 20)).collect(), nothing()).unwrap();
+    handle.set_committed(3);
+    writer.step();
+    // One more of the old leader's, then the new leader takes its tail back and writes over it, and a quorum has that:
+    // all of it before the log's thread comes to it.
+    handle.append(vec![record(7, 1, 20)], nothing()).unwrap();
+    handle.truncate_after(Some(3), nothing()).unwrap();
+    handle.append((4..=9).map(|i| record(i, 2, 20)).collect(), nothing()).unwrap();
+    handle.set_committed(9);
+    writer.step();
+    handle.append(vec![record(10, 2, 20)], nothing()).unwrap();
+    writer.step();
+    let mut seen = std::collections::BTreeSet::new();
+    for operations in 0..=disk.operations() {
+        // As a crash of the process leaves it.
+        let Ok((log, _, recovered)) = open(Arc::new(disk.after(operations)), small()) else { continue };
+        let Some(committed) = recovered.committed else { continue };
+        seen.insert(committed);
+        let entries = common::all(&log);
+        let called: Vec<(u64, u64)> =
+            entries.iter().filter(|entry| entry.index <= committed).map(|entry| (entry.index, entry.term)).collect();
+        let real: Vec<(u64, u64)> = (1..=committed).map(|index| (index, if index <= 3 { 1 } else { 2 })).collect();
+        assert_eq!(called, real, "after {operations} operations");
+    }
+    assert!(seen.contains(&3) && seen.contains(&9), "{seen:?}");
+}
