@@ -25,6 +25,9 @@ use crate::tasks::no_majority;
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often room is looked for between two attempts to build the tables of a checkpoint.
+const LOOKS_FOR_ROOM: u32 = 20;
+
 /// What every member tells its leases of: they count only while it leads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lifecycle {
@@ -206,8 +209,11 @@ impl Applier {
                 });
             }
             tracing::warn!(%error, "no room for the tables of a checkpoint: this member waits for some");
-            if !(self.full)() {
-                return Err(Fault::Full(error.to_string()));
+            // Each attempt fills the disk that others wait for.
+            for _ in 0..LOOKS_FOR_ROOM {
+                if !(self.full)() {
+                    return Err(Fault::Full(error.to_string()));
+                }
             }
         }
         let snapshot = self.store.snapshot()?;

@@ -214,6 +214,8 @@ pub(crate) async fn perform(shared: &Arc<Shared>, request: AdminRequest) -> Admi
     if !leadership.is_leader {
         return AdminAnswer::NotLeader { leader: leadership.leader };
     }
+    // One after the other: each begins from the voters that the one before has left.
+    let _one = shared.administration.lock().await;
     let AdminRequest { principal, what } = request;
     tracing::info!(%principal, ?what, "a change of the cluster is asked for");
     let done = match &what {

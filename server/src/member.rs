@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) carried: Arc<Carried>,
     pub(crate) computed: Computed,
     pub(crate) room: Room,
+    /// Held while the membership is changed: a second change would begin from voters that are about to be others.
+    pub(crate) administration: tokio::sync::Mutex<()>,
     /// How often the state of this member was not believed, since the process started.
     pub(crate) quarantines: u64,
     /// When its certificate ends, seconds since 1970.
@@ -295,6 +297,7 @@ impl Running {
             carried,
             computed,
             room: kept.room,
+            administration: tokio::sync::Mutex::default(),
             quarantines,
             certificate_end_s: u64::try_from(credentials.summary().not_after.unix_timestamp()).ok(),
             forwarder,

@@ -4,13 +4,12 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
-    let (Some(Ok(cuts)) | None, Some(Ok(seed)) | None) =
-        (args.next().or(Some(Ok(200))), args.next().or(Some(Ok(1))))
-    else {
+    let args: Result<Vec<u64>, _> = std::env::args().skip(1).map(|arg| arg.parse()).collect();
+    let Ok(args) = args else {
         eprintln!("usage: power_cuts [CUTS] [SEED]");
         return ExitCode::from(2);
     };
+    let (cuts, seed) = (args.first().copied().unwrap_or(200), args.get(1).copied().unwrap_or(1));
     match conclave_cluster_tests::power::cuts(cuts, seed).await {
         Ok(outcome) => {
             println!("{outcome:?}");

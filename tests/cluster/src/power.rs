@@ -1,6 +1,7 @@
 //! Power cuts of a whole cluster: what was acknowledged before the cut is there after it, whatever the disks lost.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -92,15 +93,22 @@ pub async fn cuts(cuts: u64, seed: u64) -> Result<Outcome, Error> {
 
         // First nothing counts any more, then the power goes: everything that counts was told before.
         lock(&ledger).closed = true;
-        for disk in disks.values_mut() {
-            *disk = disk.crash(match random.random_range(0..3) {
+        // With no disk that syncs nothing more is committed, and no checkpoint can hold what the disks will not have.
+        disks.values().for_each(MemDisk::stall);
+        let shelves = cluster.dir().join("shelves");
+        for (id, disk) in &mut disks {
+            let loss = match random.random_range(0..3) {
                 0 => Loss::All,
                 _ => Loss::Some(random.random()),
-            });
+            };
+            let after = disk.crash(loss);
+            copy(&cluster.config(*id).data.join("checkpoints"), &shelves.join(id.to_string()))?;
+            std::mem::replace(disk, after).release();
         }
         for id in 1..=MEMBERS {
             outcome.purged += cluster.metric(id, "log_purged_index").await.unwrap_or(0);
             cluster.kill(id).await;
+            copy(&shelves.join(id.to_string()), &cluster.config(id).data.join("checkpoints"))?;
         }
         stop.store(true, Ordering::Release);
         for writer in writers {
@@ -119,6 +127,22 @@ pub async fn cuts(cuts: u64, seed: u64) -> Result<Outcome, Error> {
         known = compare(&cluster, ledger.told, &mut outcome).await?;
     }
     Ok(outcome)
+}
+
+/// Makes one directory of files like another. A file that is just being made is not durable, and need not come along.
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        if path.extension().is_none() {
+            std::fs::hard_link(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> std::sync::MutexGuard<'_, Ledger> {
@@ -167,6 +191,12 @@ async fn write(
     }
 }
 
+/// Where to look.
+#[allow(clippy::print_stderr)]
+fn say_lost(key: (u64, u64), found: u64, told: Told) {
+    eprintln!("/power/{}-{}: found {found}, of {told:?}", key.0, key.1);
+}
+
 /// Reads every znode, and gives what is known of it from now on.
 async fn compare(
     cluster: &Cluster,
@@ -182,7 +212,7 @@ async fn compare(
             Err(error) => return Err(error.into()),
         };
         if found < told.acknowledged || found > told.asked {
-            eprintln!("/power/{}-{}: found {found}, of {told:?}", key.0, key.1);
+            say_lost(key, found, told);
             outcome.lost += 1;
         }
         if told.asked > told.acknowledged {

@@ -1,5 +1,7 @@
 //! Power cuts of a whole cluster lose nothing that was acknowledged.
 #![allow(clippy::unwrap_used, missing_docs)]
+// Figures, for whoever runs it to see them.
+#![allow(clippy::print_stdout)]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn power_cuts_of_all_members_lose_nothing_that_was_acknowledged() {
