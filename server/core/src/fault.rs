@@ -40,6 +40,10 @@ pub enum Fault {
     /// Something that cannot be, is.
     #[error("broken invariant: {0}")]
     Invariant(String),
+    /// The structure of the tables is damaged, so that what they hold can't be told: they have to be built again. A disk
+    /// that fails to read or write is [`Self::Storage`].
+    #[error("the tables' structure is damaged: {0}")]
+    Corrupt(String),
     /// The disk, or the database on it.
     #[error("storage: {0}")]
     Storage(String),
