@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use crate::tasks::no_majority;
 
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the apply thread looks, while it waits for the log, whether there is a reason to wait.
+const LOG_LOOK: Duration = Duration::from_millis(500);
 
 /// How often room is looked for between two attempts to build the tables of a checkpoint.
 const LOOKS_FOR_ROOM: u32 = 20;
@@ -39,6 +42,8 @@ pub(crate) enum Lifecycle {
 
 /// What the apply thread works with.
 pub(crate) struct Applier {
+    /// The member is stopping: nothing is waited for any more.
+    pub(crate) stopping: Arc<AtomicBool>,
     /// The tables.
     pub(crate) tables: Writer,
     /// To read them.
@@ -70,15 +75,22 @@ pub(crate) struct Applier {
     pub(crate) full: Box<dyn Fn() -> bool + Send>,
 }
 
-/// Waits until the log has written this entry (rule 10).
-fn wait_written(log: &conclave_log::Handle, index: u64) -> Result<(), Fault> {
-    match log.wait_written(index, LOG_PATIENCE) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            Err(Fault::Storage(format!("the log did not write entry {index} in {} s", LOG_PATIENCE.as_secs())))
+/// Waits until the log has written this entry (rule 10). A log that waits for room is not slow: it goes on when there is
+/// some.
+fn wait_written(log: &conclave_log::Handle, index: u64, stopping: &AtomicBool) -> Result<(), Fault> {
+    let mut left = LOG_PATIENCE;
+    while !left.is_zero() {
+        match log.wait_written(index, LOG_LOOK) {
+            Ok(true) => return Ok(()),
+            Ok(false) if stopping.load(Ordering::Acquire) => {
+                return Err(Fault::Storage(format!("the member stopped before the log had written entry {index}")));
+            }
+            Ok(false) if log.stats().full.load(Ordering::Relaxed) => {}
+            Ok(false) => left = left.saturating_sub(LOG_LOOK),
+            Err(error) => return Err(Fault::Storage(error.to_string())),
         }
-        Err(error) => Err(Fault::Storage(error.to_string())),
     }
+    Err(Fault::Storage(format!("the log did not write entry {index} in {} s", LOG_PATIENCE.as_secs())))
 }
 
 impl Applier {
@@ -122,14 +134,14 @@ impl Applier {
         while let rest = &items[effects.len()..]
             && !rest.is_empty()
         {
-            match self.write(rest, Trust::Entry) {
+            match self.write_patiently(rest, Trust::Entry) {
                 Ok(applied) => {
                     effects.extend(applied);
                     break;
                 }
                 Err((at, Fault::Digest { zxid, computed, expected })) => {
                     // What came before it is believed, and others wait for it.
-                    effects.extend(self.write(&rest[..at], Trust::Entry).map_err(|(_, fault)| fault)?);
+                    effects.extend(self.write_patiently(&rest[..at], Trust::Entry).map_err(|(_, fault)| fault)?);
                     tracing::error!(%zxid, "this member computes {computed:032x}, the entry says {expected:032x}");
                     self.computed.keep(zxid, computed);
                     let verdict = (self.judge)(zxid, computed);
@@ -140,15 +152,9 @@ impl Applier {
                     }
                     // The rows are history of the log. Only this entry has been judged.
                     let judged = &items[effects.len()..=effects.len()];
-                    effects.extend(self.write(judged, Trust::Own).map_err(|(_, fault)| fault)?);
+                    effects.extend(self.write_patiently(judged, Trust::Own).map_err(|(_, fault)| fault)?);
                     if verdict == Verdict::MineAndPlanned {
                         return Err(Fault::Invariant(format!("the planner computed another digest after {zxid}")));
-                    }
-                }
-                Err((_, Fault::Full(why))) => {
-                    tracing::warn!(why, "the disk of the tables is full: this member waits for room");
-                    if !(self.full)() {
-                        return Err(Fault::Full(why));
                     }
                 }
                 Err((_, fault)) => return Err(fault),
@@ -157,10 +163,25 @@ impl Applier {
         Ok(effects)
     }
 
+    /// As [`Self::write`]; waits while the disk is full.
+    fn write_patiently(&mut self, items: &[Item], trust: Trust) -> Result<Vec<Applied>, (usize, Fault)> {
+        loop {
+            match self.write(items, trust) {
+                Err((at, Fault::Full(why))) => {
+                    tracing::warn!(why, "the disk of the tables is full: this member waits for room");
+                    if !(self.full)() {
+                        return Err((at, Fault::Full(why)));
+                    }
+                }
+                written => return written,
+            }
+        }
+    }
+
     /// Writes entries in one transaction, and tells of them. With a fault comes which of them it was met at.
     fn write(&mut self, items: &[Item], trust: Trust) -> Result<Vec<Applied>, (usize, Fault)> {
         let Some(last) = items.last() else { return Ok(Vec::new()) };
-        let log = &self.log;
+        let (log, stopping) = (&self.log, &*self.stopping);
         let mut at = 0;
         let written = self.tables.write(
             |tables| {
@@ -188,7 +209,7 @@ impl Applier {
                 }
                 Ok((effects, entries))
             },
-            |_| wait_written(log, last.position.index),
+            |_| wait_written(log, last.position.index, stopping),
         );
         let (effects, entries) = written.map_err(|fault| (at, fault))?;
         self.tell(entries).map_err(|fault| (at, fault))?;
@@ -205,6 +226,8 @@ impl Applier {
             if !error.is_full() {
                 return Err(match error {
                     CheckpointError::Tables(fault) | CheckpointError::Fault(fault) => fault,
+                    // A member's own: it began with it, and another one has to be fetched.
+                    error @ CheckpointError::Damaged { .. } => Fault::Corrupt(error.to_string()),
                     error => Fault::Storage(error.to_string()),
                 });
             }

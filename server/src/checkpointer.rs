@@ -243,6 +243,10 @@ impl Thread {
     /// behind.
     fn purge(&self, shared: &Shared, checkpoint: &Checkpoint) {
         let index = checkpoint.position().index;
+        if shared.position.borrow().is_none_or(|applied| applied < checkpoint.position()) {
+            // It came from the leader, and is about to be installed: Raft must not take it for one of ours.
+            return;
+        }
         let keep = if shared.room.refuses_growth() { 0 } else { self.storage.log_keep_bytes };
         let Some(upto) = shared.log.index_keeping(keep, index) else { return };
         let replica = shared.replica.clone();

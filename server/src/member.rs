@@ -37,6 +37,8 @@ use crate::open::StartError;
 
 /// Threads for clients. Raft, the log, apply and the planner have threads of their own.
 const CLIENT_THREADS: usize = 2;
+/// How long Raft may take to end.
+const RAFT_STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Plugins of every new cluster.
 const BUILT_IN: [(&str, &[u8]); 1] = [("counter", include_bytes!("../../plugins/prebuilt/counter.wasm"))];
 
@@ -154,15 +156,16 @@ pub(crate) fn end(stopped: &watch::Sender<Option<Stopped>>, how: Stopped) {
 /// Ends a run by a fault: a state that is not believed can be made again from what is, anything else can't.
 pub(crate) fn end_by(stopped: &watch::Sender<Option<Stopped>>, fault: &Fault) {
     tracing::error!(%fault, "this member can't go on");
-    end(
-        stopped,
-        match fault {
-            Fault::Damaged { .. } | Fault::Row { .. } | Fault::Digest { .. } | Fault::Invariant(_) => {
-                Stopped::Quarantine(fault.to_string())
-            }
-            _ => Stopped::Fault(fault.to_string()),
-        },
-    );
+    let why = fault.to_string();
+    end(stopped, if is_disbelief(fault) { Stopped::Quarantine(why) } else { Stopped::Fault(why) });
+}
+
+/// Whether a fault means that this member's state is not to be believed.
+fn is_disbelief(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Damaged { .. } | Fault::Row { .. } | Fault::Digest { .. } | Fault::Invariant(_) | Fault::Corrupt(_)
+    )
 }
 
 /// What a run has of the world outside its directory; tests put in others.
@@ -184,6 +187,8 @@ pub(crate) struct Running {
     planner: planner::Handle,
     threads: Vec<JoinHandle<()>>,
     applier: JoinHandle<Writer>,
+    /// Tells the apply thread not to wait for its disk any more.
+    stopping: Arc<AtomicBool>,
     checkpointing: JoinHandle<()>,
     raft_runtime: Runtime,
     client_runtime: Runtime,
@@ -196,8 +201,29 @@ impl Running {
     /// # Errors
     /// [`StartError`]: nothing runs then.
     pub(crate) fn start(config: &Config, around: &Surroundings, quarantines: u64) -> Result<Self, StartError> {
+        let stopped = watch::Sender::new(None);
+        Self::launch(config, around, quarantines, stopped.clone()).map_err(|error| {
+            // What is wrong with the state is known to whoever met it first; others only hear that something ended.
+            let why = match (&*stopped.borrow(), &error) {
+                (Some(Stopped::Quarantine(why)), _) => why.clone(),
+                (_, StartError::Fault(fault)) if is_disbelief(fault) => fault.to_string(),
+                (_, StartError::Data { source: conclave_store::Error::Fault(fault), .. }) if is_disbelief(fault) => {
+                    fault.to_string()
+                }
+                _ => return error,
+            };
+            StartError::NotBelieved { dir: config.data.clone(), why }
+        })
+    }
+
+    fn launch(
+        config: &Config,
+        around: &Surroundings,
+        quarantines: u64,
+        stopped: watch::Sender<Option<Stopped>>,
+    ) -> Result<Self, StartError> {
         let credentials = open::credentials(config)?;
-        let kept = open::open(config, around)?;
+        let kept = open::open(config, around, stopped)?;
         let raft_runtime = runtime("raft", 1)?;
         let client_runtime = runtime("client", CLIENT_THREADS)?;
         let host = Host::new(Budgets::default())?;
@@ -251,7 +277,9 @@ impl Running {
         let before = raft::stored_members(&local);
         peers.set_members(before.nodes.clone());
         let court = Court::new(before);
+        let stopping = Arc::<AtomicBool>::default();
         let applier = Applier {
+            stopping: Arc::clone(&stopping),
             tables: kept.writer,
             store: kept.store.clone(),
             log: kept.log.clone(),
@@ -363,6 +391,7 @@ impl Running {
             planner,
             threads,
             applier,
+            stopping,
             checkpointing,
             raft_runtime,
             client_runtime,
@@ -392,9 +421,11 @@ impl Running {
     /// Ends it as kill -9 would: nothing is said to anybody, nothing is synced or closed. Blocks until its threads are
     /// gone, so that its directory and ports are free; must not be called from within an async task.
     pub(crate) fn kill(self) {
-        let Self { shared, threads, applier, raft_runtime, client_runtime, planner, checkpointing, .. } = self;
+        let Self { shared, threads, applier, raft_runtime, client_runtime, planner, checkpointing, stopping, .. } =
+            self;
         shared.checkpointer.stop();
         let _ = checkpointing.join();
+        stopping.store(true, Ordering::Release);
         shared.room.stop();
         planner.send(planner::Command::Stop);
         client_runtime.shutdown_timeout(Duration::from_secs(2));
@@ -416,7 +447,11 @@ impl Running {
         self.shared.checkpointer.stop();
         self.shared.room.stop();
         self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
-        self.raft_runtime.block_on(self.shared.replica.shutdown());
+        let shutdown = tokio::time::timeout(RAFT_STOPS_WITHIN, self.shared.replica.shutdown());
+        if self.raft_runtime.block_on(async { shutdown.await }).is_err() {
+            // It may be waiting for its log, which waits for room on its disk.
+            tracing::warn!("Raft did not end in time: it is ended as it is");
+        }
         self.planner.send(planner::Command::Stop);
         let mut fault = None;
         self.shared.stopped.send_if_modified(|stopped| {
@@ -427,10 +462,11 @@ impl Running {
             stopped.get_or_insert(Stopped::Clean);
             is_first
         });
-        let Self { shared, mut threads, applier, raft_runtime, client_runtime, checkpointing, .. } = self;
+        let Self { shared, mut threads, applier, raft_runtime, client_runtime, checkpointing, stopping, .. } = self;
         threads.push(checkpointing);
         client_runtime.shutdown_timeout(Duration::from_secs(2));
         raft_runtime.shutdown_timeout(Duration::from_secs(2));
+        stopping.store(true, Ordering::Release);
         drop(shared);
         // With Raft gone nobody sends batches any more, and the thread gives the tables back.
         let closed = match applier.join() {

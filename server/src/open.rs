@@ -120,7 +120,11 @@ pub(crate) fn store_options(around: &Surroundings) -> conclave_store::Options {
 }
 
 /// Opens log and tables, and checks that they belong together.
-pub(crate) fn open(config: &Config, around: &Surroundings) -> Result<Kept, StartError> {
+pub(crate) fn open(
+    config: &Config,
+    around: &Surroundings,
+    stopped: watch::Sender<Option<Stopped>>,
+) -> Result<Kept, StartError> {
     let dir = &config.data;
     let data = |source| StartError::Data { dir: dir.clone(), source };
     let lock = DirLock::acquire(dir).map_err(data)?;
@@ -133,18 +137,41 @@ pub(crate) fn open(config: &Config, around: &Surroundings) -> Result<Kept, Start
         Err(error) => return Err(data(error)),
     };
     let room = Room::open(dir, &config.storage, around.free_bytes.clone())?;
-    let stopped = watch::Sender::new(None);
-    let (log, log_thread) = open_log(config, around, &stopped, Some(&room))?;
+    let (log, log_thread, created) = open_log(config, around, &stopped, Some(&room))?;
+    if created && (opened.writer.local().applied.is_some() || checkpoints.newest().is_some()) {
+        return Err(StartError::Torn { dir: dir.clone(), why: lost_log(config) });
+    }
     fit(config, &opened.writer, &checkpoints, &log)?;
+    let newest = checkpoints.newest().map_or(0, |newest| newest.position().index);
+    if log.purged().is_some_and(|purged| purged.index > newest) {
+        // Raft starts on a checkpoint that holds what the log has let go; the tables hold it.
+        tracing::warn!("the checkpoint behind which the log was purged is gone: another one is made of the tables");
+        let made = checkpoints.make(&opened.store, &mut |_| std::ops::ControlFlow::Continue(()));
+        made.map_err(|error| data(conclave_store::Error::Checkpoint(error)))?;
+    }
     Ok(Kept { log, log_thread, store: opened.store, writer: opened.writer, checkpoints, room, stopped })
 }
 
-/// Opens the log alone.
+/// Opens the log alone, of a member that has one.
 pub(crate) fn log(
     config: &Config,
     around: &Surroundings,
 ) -> Result<(conclave_log::Handle, JoinHandle<()>), StartError> {
-    open_log(config, around, &watch::Sender::new(None), None)
+    let (log, thread, created) = open_log(config, around, &watch::Sender::new(None), None)?;
+    if created {
+        return Err(StartError::Torn { dir: config.data.clone(), why: lost_log(config) });
+    }
+    Ok((log, thread))
+}
+
+/// What a member says whose tables or checkpoints are there, and whose log is not.
+fn lost_log(config: &Config) -> String {
+    format!(
+        "there is state of this member, and no log and no vote: what it acknowledged and whom it elected is not known any \
+         more. Is everything mounted? If the log is lost, member {} must not come back: `conclave server --replace` says \
+         how another one takes its place",
+        config.member
+    )
 }
 
 fn open_log(
@@ -152,7 +179,7 @@ fn open_log(
     around: &Surroundings,
     stopped: &watch::Sender<Option<Stopped>>,
     room: Option<&Room>,
-) -> Result<(conclave_log::Handle, JoinHandle<()>), StartError> {
+) -> Result<(conclave_log::Handle, JoinHandle<()>, bool), StartError> {
     let dir = &config.data;
     let disk = match &around.log_disk {
         Some(disk) => Arc::clone(disk),
@@ -170,13 +197,13 @@ fn open_log(
         tracing::error!(%error, "the log can't be written");
         crate::member::end(&fatal, Stopped::Fault(format!("the log can't be written: {error}")));
     });
-    let opened = conclave_log::Writer::spawn(log, votes, &recovered, &options, failed)?;
+    let (handle, thread) = conclave_log::Writer::spawn(log, votes, &recovered, &options, failed)?;
     if let Some(room) = room.cloned() {
-        opened.0.on_full(Box::new(move || {
+        handle.on_full(Box::new(move || {
             room.release();
         }));
     }
-    Ok(opened)
+    Ok((handle, thread, recovered.created))
 }
 
 /// Whether log and tables fit each other: the log goes on where the tables end, or a checkpoint does.

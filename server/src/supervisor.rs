@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use conclave_core::Fault;
 use tokio::sync::watch;
@@ -15,6 +16,11 @@ use crate::member::{Running, Stopped, Surroundings};
 use crate::open::StartError;
 use crate::quarantine::{ATTEMPTS, Record};
 use crate::reseed;
+
+/// How long what follows a run may fail because of what is left of it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// A running member. Dropped without [`Member::stop`], it ends like a process that was killed.
 pub struct Member {
@@ -243,13 +249,18 @@ impl Inner {
                         dir.display()
                     ));
                 }
-                reseed::run(&self.config, &self.around, &record, &self.ending)?;
+                self.patiently(|| reseed::run(&self.config, &self.around, &record, &self.ending))?;
                 if self.is_ending() {
                     return Ok(());
                 }
                 record.done(dir).map_err(|error| error.to_string())?;
             }
-            match Running::start(&self.config, &self.around, quarantines) {
+            let started = self.patiently(|| match Running::start(&self.config, &self.around, quarantines) {
+                Err(StartError::NotBelieved { why, .. }) => Ok(Err(why)),
+                Ok(running) => Ok(Ok(running)),
+                Err(error) => Err(error.to_string()),
+            });
+            match started? {
                 Ok(running) => {
                     let mut place = self.lock();
                     if self.is_ending() {
@@ -260,10 +271,22 @@ impl Inner {
                     }
                     return Ok(());
                 }
-                Err(StartError::NotBelieved { why, .. }) => {
-                    drop(Record::next(dir, &why).map_err(|error| error.to_string())?);
+                Err(why) => drop(Record::next(dir, &why).map_err(|error| error.to_string())?),
+            }
+        }
+    }
+
+    /// Does something that the run before may still be in the way of: it lets its ports and files go a little after it
+    /// has ended.
+    fn patiently<T>(&self, what: impl Fn() -> Result<T, String>) -> Result<T, String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match what() {
+                Err(error) if Instant::now() < until && !self.is_ending() => {
+                    tracing::warn!(error, "it is tried again");
+                    std::thread::sleep(AGAIN);
                 }
-                Err(error) => return Err(error.to_string()),
+                done => return done,
             }
         }
     }

@@ -58,6 +58,7 @@ impl Bench {
         publisher.connect(ONE, outbox);
         let (batches, batches_here) = mpsc::unbounded_channel();
         let applier = Applier {
+            stopping: Arc::default(),
             tables: opened.writer,
             store: opened.store.clone(),
             log: log.clone(),

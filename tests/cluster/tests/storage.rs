@@ -286,13 +286,65 @@ async fn a_member_in_quarantine_says_so_and_waits_for_whoever_can_help() {
     })
     .await
     .unwrap();
-    println!("the status of another member showed the quarantine: {seen}");
+    assert!(seen, "the status of another member did not show it");
     assert_eq!(metric(&cluster, id, "quarantined").await, 0);
     agree(&cluster, &ann).await;
     // Whatever became of the read: what is rotten was not served.
     if let Ok(znode) = reading.await.unwrap() {
         assert_eq!(znode.data, text(7));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_log_is_gone_does_not_come_back_as_if_nothing_had_happened() {
+    let (mut cluster, id) = with_a_checkpoint().await;
+    cluster.kill(id).await;
+    let data = cluster.config(id).data.clone();
+    fs::remove_dir_all(data.join("log")).unwrap();
+    // Not even when its tables are not believed either, as after a reboot.
+    for _ in 0..2 {
+        let why = cluster.launch(id).await.unwrap_err().to_string();
+        assert!(why.contains("--replace"), "{why}");
+        fs::remove_dir_all(data.join("log")).unwrap();
+        if data.join("marker").exists() {
+            fs::remove_file(data.join("marker")).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_checkpoint_is_gone_makes_another_of_its_tables() {
+    let (mut cluster, id) = with_a_checkpoint().await;
+    let shelf = cluster.config(id).data.join("checkpoints");
+    cluster.stop(id).await.unwrap();
+    fs::remove_dir_all(&shelf).unwrap();
+    cluster.restart(id).await.unwrap();
+    assert_eq!(metric(&cluster, id, "quarantines_total").await, 0);
+    // Its header is where a checkpoint is known by.
+    cluster.stop(id).await.unwrap();
+    for file in fs::read_dir(&shelf).unwrap().map(|entry| entry.unwrap().path()) {
+        OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&[0xff; 4], 30).unwrap();
+    }
+    cluster.restart(id).await.unwrap();
+    assert_eq!(metric(&cluster, id, "quarantines_total").await, 0);
+    let client = cluster.client("ann").await.unwrap();
+    agree(&cluster, &client).await;
+    holds(&Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap(), 0..800).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_that_a_start_meets_is_a_quarantine_too() {
+    let (mut cluster, id) = with_a_checkpoint().await;
+    let lasting = cluster.client("cat").await.unwrap();
+    lasting.at("/held").create("x").ephemeral().await.unwrap();
+    agree(&cluster, &lasting).await;
+    let principal = "spiffe://test.conclave/client/cat";
+    cluster.stop(id).await.unwrap();
+    // The row of a session, which every start reads.
+    assert!(rot(&tables(&cluster, id), principal) > 0, "the session's row is not on the disk");
+    cluster.restart(id).await.unwrap();
+    assert_eq!(metric(&cluster, id, "quarantines_total").await, 1);
+    agree(&cluster, &lasting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
