@@ -113,7 +113,8 @@ impl Member {
     /// Where metrics and health are, when configured.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.inner.admin
+        let running = self.inner.lock().as_ref().and_then(Running::admin_address);
+        running.or(self.inner.admin)
     }
 
     /// Resolves when the member has stopped by itself (a fault) or was stopped.
