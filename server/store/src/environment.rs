@@ -15,7 +15,7 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn,
 use rustix::process::{Resource, getrlimit};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::error::{io, no_room, storage};
+use crate::error::{io, no_room, reading, storage};
 use crate::marker::{Place, sync_dir};
 use crate::{DirLock, Error, Options};
 
@@ -102,7 +102,7 @@ impl Environment {
             Ok(CommitOrAbort::Commit((tables, local)))
         });
         let (tables, local) = Result::from(opened.map_err(storage)?)
-            .map_err(|name| Fault::Storage(format!("there is no table {name}")))?;
+            .map_err(|name| Fault::Corrupt(format!("there is no table {name}")))?;
         let home = Home { path, replaced: AtomicBool::new(false), _lock: lock.clone() };
         Ok(Self { env, tables, local, number, unclear: AtomicU32::new(0), readers: Mutex::default(), home })
     }
@@ -351,8 +351,8 @@ fn open_local(
 }
 
 fn read_local(rows: Database<'_, Bytes, Bytes>, txn: &RoTxn<'_, WithoutTls>) -> Result<Local, Fault> {
-    let damaged = || Fault::Storage("the record beside the tables is damaged".to_owned());
-    let bytes = rows.get(txn, LOCAL_KEY).map_err(storage)?.ok_or_else(damaged)?;
+    let damaged = || Fault::Corrupt("the record beside the tables is damaged".to_owned());
+    let bytes = rows.get(txn, LOCAL_KEY).map_err(reading)?.ok_or_else(damaged)?;
     let (check, body) = bytes.split_first_chunk::<16>().ok_or_else(damaged)?;
     if xxh3_128(body).to_be_bytes() != *check {
         return Err(damaged());

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use conclave_core::Fault;
+use conclave_core::apply::Position;
+use heed::MdbError;
 
 /// Why a data directory or its tables can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,16 @@ pub enum CheckpointError {
     /// One is being made, or received, already.
     #[error("a checkpoint is being {0} already")]
     Busy(&'static str),
+    /// One that was received is no newer than the one that is here. It was removed, and that one stays.
+    #[error("checkpoint {} ends at entry {}, and the one that is here at {}", path.display(), position.index, newest.index)]
+    Older {
+        /// The file that was refused.
+        path: PathBuf,
+        /// The last entry that it holds.
+        position: Position,
+        /// The last entry that the newest one here holds.
+        newest: Position,
+    },
     /// It is another cluster's.
     #[error("the checkpoint is of cluster {found}, this is a member of cluster {expected}")]
     OtherCluster {
@@ -205,6 +217,31 @@ pub(crate) fn checkpoint_io(what: &'static str, path: &Path) -> impl FnOnce(io::
     move |source| CheckpointError::io(what, path, source)
 }
 
+/// As [`storage`], for reads in a transaction of their own, where nothing but damage that an earlier read found can be
+/// why LMDB gives no more of it. Whoever found it may not have been heard yet.
+pub(crate) fn reading(error: heed::Error) -> Fault {
+    match error {
+        heed::Error::Mdb(error @ MdbError::BadTxn) => Fault::Corrupt(error.to_string()),
+        error => storage(error),
+    }
+}
+
+/// Whether this error of LMDB's says that pages are not what they should be. Those that also follow from another failure
+/// (a transaction that has to be given up, a page with the roots that could not be written) are not among them.
+fn is_structure(error: MdbError) -> bool {
+    match error {
+        // A page of a wrong type, one beyond the end, a tree that is deeper than any can be (a loop), a page with less
+        // room in it than it says.
+        MdbError::Corrupted | MdbError::PageNotFound | MdbError::CursorFull | MdbError::PageFull => true,
+        // No page with the roots is one. The version is LMDB's own: the marker, which is read before, tells which
+        // version of ours wrote the file.
+        MdbError::Invalid | MdbError::VersionMismatch => true,
+        // A table is always opened in the same way: its record in the root is none.
+        MdbError::Incompatible => true,
+        _ => false,
+    }
+}
+
 /// Whether the system says that there is no room: on the disk, in a quota, or for a file of that size.
 pub(crate) fn no_room(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -215,6 +252,7 @@ pub(crate) fn no_room(error: &io::Error) -> bool {
 pub(crate) fn storage(error: heed::Error) -> Fault {
     match error {
         heed::Error::Io(error) if no_room(&error) => Fault::Full(error.to_string()),
+        heed::Error::Mdb(error) if is_structure(error) => Fault::Corrupt(error.to_string()),
         error => Fault::Storage(error.to_string()),
     }
 }

@@ -12,7 +12,7 @@ use conclave_protocol::Zxid;
 use heed::{RoTxn, WithoutTls};
 
 use crate::environment::Environment;
-use crate::error::storage;
+use crate::error::{reading, storage};
 
 /// The state as of one commit. It owns what it needs, so it can be moved between threads; while it is held, LMDB can't
 /// use again the pages that later commits free: never hold one while waiting.
@@ -96,8 +96,8 @@ impl Snapshot {
         table: Table,
         mut each: impl FnMut(&[u8], Result<(RowHash, &[u8]), Fault>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for row in self.environment.table(table).iter(&self.txn).map_err(storage)? {
-            let (key, stored) = row.map_err(storage)?;
+        for row in self.environment.table(table).iter(&self.txn).map_err(reading)? {
+            let (key, stored) = row.map_err(reading)?;
             each(key, verify(table, key, stored))?;
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Snapshot {
     pub(crate) fn rows(&self) -> Result<u64, Fault> {
         let mut rows = 0;
         for table in Table::ALL {
-            rows += self.environment.table(table).len(&self.txn).map_err(storage)?;
+            rows += self.environment.table(table).len(&self.txn).map_err(reading)?;
         }
         Ok(rows)
     }
@@ -119,7 +119,7 @@ impl Base for Snapshot {
             // LMDB takes it for a mistake; no table has such a key.
             return Ok(None);
         }
-        let Some(stored) = self.environment.table(table).get(&self.txn, key).map_err(storage)? else { return Ok(None) };
+        let Some(stored) = self.environment.table(table).get(&self.txn, key).map_err(reading)? else { return Ok(None) };
         let (_, value) = verify(table, key, stored)?;
         Ok(Some(Bytes::copy_from_slice(value)))
     }
@@ -136,9 +136,9 @@ impl Base for Snapshot {
         };
         let mut rows = Vec::new();
         for row in
-            self.environment.table(table).range(&self.txn, &(start, Bound::Unbounded)).map_err(storage)?.take(limit)
+            self.environment.table(table).range(&self.txn, &(start, Bound::Unbounded)).map_err(reading)?.take(limit)
         {
-            let (key, stored) = row.map_err(storage)?;
+            let (key, stored) = row.map_err(reading)?;
             if !key.starts_with(prefix) {
                 break;
             }

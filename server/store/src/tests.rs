@@ -3,6 +3,7 @@
 mod agreement;
 mod checking;
 mod checkpoints;
+mod corrupt;
 mod installing;
 mod opening;
 mod receiving;
@@ -360,7 +361,7 @@ fn a_flipped_bit_beside_the_tables_keeps_them_shut() {
     opened.writer.close().unwrap();
     drop(opened.store);
     flip(dir.path(), &membership, 5);
-    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::Fault(Fault::Storage(_)))));
+    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::Fault(Fault::Corrupt(_)))));
 }
 
 #[test]
