@@ -68,7 +68,7 @@ pub(crate) struct Applier {
     pub(crate) computed: Computed,
     /// Decides whose digest holds, after a zxid, when this member computed another than the entry says. Takes as long as
     /// it takes other voters to tell.
-    pub(crate) judge: Box<dyn Fn(Zxid, u128) -> Verdict + Send>,
+    pub(crate) judge: Box<dyn Fn(Zxid, u128, u128) -> Verdict + Send>,
     /// Told of faults before Raft is: what comes of them is more than its end.
     pub(crate) faults: Box<dyn Fn(&Fault) + Send>,
     /// Called when the disk is full: waits a little for room; false when the member is stopping.
@@ -144,11 +144,12 @@ impl Applier {
                     effects.extend(self.write_patiently(&rest[..at], Trust::Entry).map_err(|(_, fault)| fault)?);
                     tracing::error!(%zxid, "this member computes {computed:032x}, the entry says {expected:032x}");
                     self.computed.keep(zxid, computed);
-                    let verdict = (self.judge)(zxid, computed);
+                    let verdict = (self.judge)(zxid, computed, expected);
                     match verdict {
                         Verdict::Mine | Verdict::MineAndPlanned => {}
                         Verdict::Theirs => return Err(Fault::Digest { zxid, computed, expected }),
                         Verdict::Nobody => return Err(Fault::Entry(no_majority(zxid))),
+                        Verdict::Stopping => return Err(Fault::Storage("the member is stopping".to_owned())),
                     }
                     // The rows are history of the log. Only this entry has been judged.
                     let judged = &items[effects.len()..=effects.len()];

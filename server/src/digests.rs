@@ -1,6 +1,8 @@
 //! Rule 8: when a digest is another than an entry says, a majority of voters decides who is wrong.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,20 +19,34 @@ const KEPT: usize = 1_000;
 const ASK_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait before those that had no answer are asked again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often whoever waits for a verdict looks whether the member is stopping.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What this member computed after its last entries. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Computed(Arc<Mutex<VecDeque<(Zxid, u128)>>>);
+pub(crate) struct Computed(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Up to here all was applied before anything was kept.
+    before: Zxid,
+    last: VecDeque<(Zxid, u128)>,
+}
 
 impl Computed {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Zxid, u128)>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing panics half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Of a member whose tables have applied this much when it starts.
+    pub(crate) fn after(applied: Zxid) -> Self {
+        Self(Arc::new(Mutex::new(Kept { before: applied, last: VecDeque::new() })))
+    }
+
     /// After the entry that ends with this zxid.
     pub(crate) fn keep(&self, zxid: Zxid, digest: u128) {
-        let mut kept = self.lock();
+        let kept = &mut self.lock().last;
         // A rebuilt state computes again what it has computed.
         while kept.back().is_some_and(|(last, _)| *last >= zxid) {
             kept.pop_back();
@@ -41,10 +57,25 @@ impl Computed {
         kept.push_back((zxid, digest));
     }
 
-    /// After this zxid, if it is kept.
-    pub(crate) fn at(&self, zxid: Zxid) -> Option<u128> {
+    /// After this zxid, as far as it is known.
+    pub(crate) fn at(&self, zxid: Zxid) -> wire::Computed {
         let kept = self.lock();
-        kept.binary_search_by_key(&zxid, |(zxid, _)| *zxid).ok().map(|found| kept[found].1)
+        match kept.last.binary_search_by_key(&zxid, |(zxid, _)| *zxid) {
+            Ok(found) => wire::Computed::Is(kept.last[found].1),
+            Err(_) if zxid <= kept.applied().0 => wire::Computed::Forgotten,
+            Err(_) => wire::Computed::NotYet,
+        }
+    }
+
+    /// The last zxid that is applied, and the digest after it, if it was computed in this run.
+    pub(crate) fn last(&self) -> (Zxid, Option<u128>) {
+        self.lock().applied()
+    }
+}
+
+impl Kept {
+    fn applied(&self) -> (Zxid, Option<u128>) {
+        self.last.back().map_or((self.before, None), |(zxid, digest)| (*zxid, Some(*digest)))
     }
 }
 
@@ -59,6 +90,8 @@ pub(crate) enum Verdict {
     Theirs,
     /// Every voter has told, and there is no majority.
     Nobody,
+    /// The member is stopping: nothing was decided.
+    Stopping,
 }
 
 /// Counts what voters computed.
@@ -85,8 +118,25 @@ pub(crate) fn count(mine: u128, told: &BTreeMap<u64, u128>, members: &Members) -
     everybody.then_some(Verdict::Nobody)
 }
 
-/// Asks the voters what they computed after `zxid`, again and again until that decides who is right.
-pub(crate) async fn decide(peers: &Peers, members: impl Fn() -> Members, zxid: Zxid, computed: u128) -> Verdict {
+/// What an answer counts as: a member that went on behind an entry, and has forgotten what it computed there, stands for
+/// what the entry says. None when it has to be asked again.
+fn vote(answer: wire::Computed, expected: u128) -> Option<u128> {
+    match answer {
+        wire::Computed::NotYet => None,
+        wire::Computed::Forgotten => Some(expected),
+        wire::Computed::Is(digest) => Some(digest),
+    }
+}
+
+/// Asks the voters what they computed after `zxid`, where the entry says `expected`, again and again until that decides
+/// who is right.
+pub(crate) async fn decide(
+    peers: &Peers,
+    members: impl Fn() -> Members,
+    zxid: Zxid,
+    computed: u128,
+    expected: u128,
+) -> Verdict {
     let mut told = BTreeMap::from([(peers.id(), computed)]);
     loop {
         let members = members();
@@ -95,7 +145,7 @@ pub(crate) async fn decide(peers: &Peers, members: impl Fn() -> Members, zxid: Z
         let answers = futures::future::join_all(asked.into_iter().map(async |voter| {
             let request = wire::Request::Digest { zxid: zxid.0, computed };
             match peers.ask(voter, request, ASK_WITHIN).await {
-                Ok(wire::Response::Digest(Some(digest))) => Some((voter, digest)),
+                Ok(wire::Response::Digest(answer)) => vote(answer, expected).map(|digest| (voter, digest)),
                 Ok(_) | Err(_) => None,
             }
         }));
@@ -115,12 +165,13 @@ pub(crate) struct Court {
     replica: Arc<OnceLock<Replica>>,
     /// Who belonged to the cluster when the last run ended.
     before: Members,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Court {
     /// For a member that still knows of these members from its last run.
     pub(crate) fn new(before: Members) -> Self {
-        Self { replica: Arc::default(), before }
+        Self { replica: Arc::default(), before, stopping: Arc::default() }
     }
 
     /// Raft runs: it knows the members of now.
@@ -128,16 +179,41 @@ impl Court {
         drop(self.replica.set(replica));
     }
 
-    /// Decides whose digest holds; called on a thread that may block.
-    pub(crate) fn judge(&self, peers: Peers, runtime: Handle) -> Box<dyn Fn(Zxid, u128) -> Verdict + Send> {
+    /// The member is stopping: whoever waits for a verdict gets [`Verdict::Stopping`], now and from now on.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Decides whose digest holds: what this member computed after a zxid, or what the entry says. Called on a thread that
+    /// may block; the asking is done on `runtime`.
+    pub(crate) fn judge(&self, peers: Peers, runtime: Handle) -> Box<dyn Fn(Zxid, u128, u128) -> Verdict + Send> {
         let court = self.clone();
-        Box::new(move |zxid, computed| {
-            let members = || court.replica.get().map_or_else(|| court.before.clone(), Replica::membership);
-            let verdict = runtime.block_on(decide(&peers, members, zxid, computed));
+        Box::new(move |zxid, computed, expected| {
+            let (peers, here) = (peers.clone(), court.clone());
+            let members = move || here.replica.get().map_or_else(|| here.before.clone(), Replica::membership);
+            let deciding = async move { decide(&peers, members, zxid, computed, expected).await };
+            let verdict = wait(deciding, &runtime, &court.stopping);
             let leads = court.replica.get().is_some_and(|replica| replica.leadership().borrow().is_leader);
             if verdict == Verdict::Mine && leads { Verdict::MineAndPlanned } else { verdict }
         })
     }
+}
+
+/// Waits for a verdict that is found on a runtime, which may end meanwhile, or have ended.
+fn wait(deciding: impl Future<Output = Verdict> + Send + 'static, runtime: &Handle, stopping: &AtomicBool) -> Verdict {
+    let (tell, told) = mpsc::channel();
+    // Whoever waits may have given up.
+    let task = runtime.spawn(async move { drop(tell.send(deciding.await)) });
+    let verdict = loop {
+        match told.recv_timeout(LOOK_EVERY) {
+            Ok(verdict) => break verdict,
+            Err(RecvTimeoutError::Timeout) if !stopping.load(Ordering::Acquire) => {}
+            // A runtime that has ended drops what it was to do.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break Verdict::Stopping,
+        }
+    };
+    task.abort();
+    verdict
 }
 
 #[cfg(test)]
@@ -155,15 +231,61 @@ mod tests {
 
     #[test]
     fn the_last_digests_are_kept_and_older_ones_forgotten() {
-        let computed = Computed::default();
-        for zxid in 1..=2_000 {
+        use wire::Computed::{Forgotten, Is, NotYet};
+        let computed = Computed::after(Zxid(10));
+        assert_eq!((computed.at(Zxid(10)), computed.at(Zxid(11))), (Forgotten, NotYet), "known from the tables");
+        assert_eq!(computed.last(), (Zxid(10), None));
+        for zxid in 11..=2_010 {
             computed.keep(Zxid(zxid), u128::from(zxid) * 7);
         }
-        assert_eq!(computed.at(Zxid(2_000)), Some(14_000));
-        assert_eq!(computed.at(Zxid(1_001)), Some(7_007));
-        assert_eq!(computed.at(Zxid(1_000)), None);
-        computed.keep(Zxid(1_999), 1);
-        assert_eq!((computed.at(Zxid(1_999)), computed.at(Zxid(2_000))), (Some(1), None));
+        assert_eq!(computed.at(Zxid(2_010)), Is(14_070));
+        assert_eq!(computed.at(Zxid(1_011)), Is(7_077));
+        assert_eq!(computed.at(Zxid(1_010)), Forgotten);
+        assert_eq!(computed.at(Zxid(2_011)), NotYet);
+        computed.keep(Zxid(2_009), 1);
+        assert_eq!((computed.at(Zxid(2_009)), computed.at(Zxid(2_010))), (Is(1), NotYet));
+        assert_eq!(computed.last(), (Zxid(2_009), Some(1)));
+    }
+
+    #[test]
+    fn whoever_has_forgotten_stands_for_the_entry_and_whoever_is_behind_is_asked_again() {
+        assert_eq!(vote(wire::Computed::Is(5), 6), Some(5));
+        assert_eq!(vote(wire::Computed::Forgotten, 6), Some(6));
+        assert_eq!(vote(wire::Computed::NotYet, 6), None);
+        // Two that were there long before this one came back: without their say nothing would ever be decided.
+        let told = [(1, Some(5)), (2, vote(wire::Computed::Forgotten, 6)), (3, vote(wire::Computed::Forgotten, 6))];
+        let told = told.into_iter().filter_map(|(voter, digest)| Some((voter, digest?))).collect();
+        assert_eq!(count(5, &told, &members(&[&[1, 2, 3]])), Some(Verdict::Theirs));
+    }
+
+    #[test]
+    fn a_court_that_is_stopped_lets_go_of_whoever_waits() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let stopping = Arc::<AtomicBool>::default();
+        let (handle, flag) = (runtime.handle().clone(), Arc::clone(&stopping));
+        let waiting = std::thread::spawn(move || wait(std::future::pending(), &handle, &flag));
+        stopping.store(true, Ordering::Release);
+        assert_eq!(waiting.join().unwrap(), Verdict::Stopping);
+    }
+
+    #[test]
+    fn a_verdict_that_is_waited_for_on_a_runtime_that_ends_or_has_ended_is_none() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        assert_eq!(wait(async { Verdict::Nobody }, runtime.handle(), &AtomicBool::new(false)), Verdict::Nobody);
+        let handle = runtime.handle().clone();
+        let (tell, told) = mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            let deciding = async move {
+                tell.send(()).unwrap();
+                std::future::pending().await
+            };
+            wait(deciding, &handle, &AtomicBool::new(false))
+        });
+        told.recv().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        assert_eq!(waiting.join().unwrap(), Verdict::Stopping);
+        assert_eq!(wait(std::future::pending(), &handle, &AtomicBool::new(false)), Verdict::Stopping);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use conclave_core::Fault;
 use conclave_link::{Credentials, Listener};
 use conclave_protocol::Zxid;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Storage as StorageOptions;
-use crate::digests::{self, Verdict};
+use crate::digests::{self, Computed, Verdict};
 use crate::member::Shared;
 use crate::peer::transfer::{self, Ends};
 use crate::peer::{self, PeerRequest, wire};
@@ -41,8 +41,111 @@ pub(crate) async fn serve_forwards(
     }
 }
 
-pub(crate) async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>) {
-    let mut disputed = Zxid(0);
+/// Two members computed different digests after a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dispute {
+    zxid: Zxid,
+    mine: u128,
+    theirs: u128,
+}
+
+/// The last zxid of a dispute: many members may ask about one entry, which is decided once.
+#[derive(Debug, Default)]
+struct Disputed(Zxid);
+
+impl Disputed {
+    /// What this member computed; and a dispute, when that is something else than the asker did.
+    fn asked(&mut self, computed: &Computed, zxid: Zxid, theirs: u128) -> (wire::Response, Option<Dispute>) {
+        let answer = computed.at(zxid);
+        let dispute = match answer {
+            wire::Computed::Is(mine) if mine != theirs && zxid > self.0 => {
+                self.0 = zxid;
+                Some(Dispute { zxid, mine, theirs })
+            }
+            _ => None,
+        };
+        (wire::Response::Digest(answer), dispute)
+    }
+}
+
+/// Answers other members. Until `started` brings what a running member has, it answers what needs none of that: others
+/// may wait for this member's digest before they, and with them this one's Raft, can start.
+pub(crate) async fn serve_starting(
+    computed: Computed,
+    mut started: oneshot::Receiver<Arc<Shared>>,
+    mut requests: mpsc::Receiver<PeerRequest>,
+) {
+    let mut disputed = Disputed::default();
+    let mut disputes = Vec::new();
+    let shared = loop {
+        tokio::select! {
+            biased;
+            shared = &mut started => match shared {
+                Ok(shared) => break shared,
+                // It did not start.
+                Err(_) => return,
+            },
+            request = requests.recv() => {
+                let Some(PeerRequest { request, reply, .. }) = request else { return };
+                disputes.extend(answer_early(&computed, &mut disputed, &request, reply));
+            }
+        }
+    };
+    disputes.into_iter().for_each(|dispute| drop(tokio::spawn(settle(Arc::clone(&shared), dispute))));
+    serve(shared, requests, disputed).await;
+}
+
+/// Answers what a member can that does not run yet; gives what it will have to settle when it does.
+fn answer_early(
+    computed: &Computed,
+    disputed: &mut Disputed,
+    request: &wire::Request,
+    reply: oneshot::Sender<wire::Response>,
+) -> Option<Dispute> {
+    let mut dispute = None;
+    let response = match request {
+        wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
+        wire::Request::Status => wire::Response::Status(starting(computed)),
+        wire::Request::Digest { zxid, computed: theirs } => {
+            let (response, found) = disputed.asked(computed, Zxid(*zxid), *theirs);
+            dispute = found;
+            response
+        }
+        _ => wire::Response::Refused(wire::Refused::NotAvailable),
+    };
+    drop(reply.send(response));
+    dispute
+}
+
+/// How a member is that does not run yet.
+fn starting(computed: &Computed) -> wire::Status {
+    let (zxid, digest) = computed.last();
+    wire::Status {
+        role: "starting".to_owned(),
+        term: 0,
+        zxid: zxid.0,
+        digest: digest.unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        wall_ms: wall_ms(),
+        log_last_sync_us: 0,
+        log_longest_sync_us: 0,
+        free_bytes: 0,
+        checkpoint_zxid: None,
+        certificate_end_s: None,
+        note: Some("it is starting".to_owned()),
+    }
+}
+
+/// As [`serve_starting`], of a member that runs.
+pub(crate) async fn serve_peers(shared: Arc<Shared>, requests: mpsc::Receiver<PeerRequest>) {
+    let (start, started) = oneshot::channel();
+    let computed = shared.computed.clone();
+    // It is received below.
+    drop(start.send(shared));
+    serve_starting(computed, started, requests).await;
+}
+
+async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>, mut disputed: Disputed) {
     while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
         let response = match request {
             wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
@@ -54,13 +157,9 @@ pub(crate) async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receive
                 }
             },
             wire::Request::Digest { zxid, computed } => {
-                let zxid = Zxid(zxid);
-                let mine = shared.computed.at(zxid);
-                if let Some(mine) = mine.filter(|mine| *mine != computed && zxid > disputed) {
-                    disputed = zxid;
-                    tokio::spawn(dispute(Arc::clone(&shared), zxid, mine, computed));
-                }
-                wire::Response::Digest(mine)
+                let (response, dispute) = disputed.asked(&shared.computed, Zxid(zxid), computed);
+                dispute.into_iter().for_each(|dispute| drop(tokio::spawn(settle(Arc::clone(&shared), dispute))));
+                response
             }
             wire::Request::Admin(request) => {
                 let shared = Arc::clone(&shared);
@@ -79,10 +178,11 @@ pub(crate) async fn serve_peers(shared: Arc<Shared>, mut requests: mpsc::Receive
 
 /// Another member computed another digest than this one. Whose entry it was, the planner's own member does not notice by
 /// applying it: it asks as well.
-async fn dispute(shared: Arc<Shared>, zxid: Zxid, mine: u128, theirs: u128) {
+async fn settle(shared: Arc<Shared>, Dispute { zxid, mine, theirs }: Dispute) {
     let replica = shared.replica.clone();
-    match digests::decide(&shared.peers, || replica.membership(), zxid, mine).await {
-        Verdict::Mine | Verdict::MineAndPlanned => {}
+    // This member went on behind the entry: what it says is what this member computed.
+    match digests::decide(&shared.peers, || replica.membership(), zxid, mine, mine).await {
+        Verdict::Mine | Verdict::MineAndPlanned | Verdict::Stopping => {}
         Verdict::Theirs => shared.fault_of(&Fault::Digest { zxid, computed: mine, expected: theirs }),
         Verdict::Nobody => shared.fault(no_majority(zxid)),
     }

@@ -72,7 +72,7 @@ impl Bench {
             computed: Computed::default(),
             judge: {
                 let verdict = Arc::clone(&verdict);
-                Box::new(move |_, _| *verdict.lock().unwrap())
+                Box::new(move |_, _, _| *verdict.lock().unwrap())
             },
             faults: Box::new(|_| {}),
             full: Box::new(|| false),

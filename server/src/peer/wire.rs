@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every frame; a change to any message below raises it.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The greatest frame between members.
 pub const FRAME_BYTES: usize = limits::PEER_FRAME_BYTES;
@@ -145,10 +145,13 @@ pub enum Transfer {
     },
     /// Either: it is at work, and has nothing to say yet.
     Working,
-    /// The receiver: it is verified and installed (or, fetched, verified), and this is the ballot that it holds.
+    /// The receiver: it is verified and installed (or, fetched, verified), and this is the ballot that it holds. In place
+    /// of [`Transfer::From`]: it has all of that already, or holds a higher ballot.
     Done(Option<Ballot>),
     /// Either: it ends here, and why.
     Failed(String),
+    /// The receiver: all has come, and it is no sound checkpoint. The sender should look at its own file.
+    Damaged(String),
 }
 
 /// (term, index).
@@ -255,12 +258,24 @@ pub enum Response {
     },
     /// To [`Request::Status`].
     Status(Status),
-    /// To [`Request::Digest`]: what it computed; none when it has not applied that far, or has forgotten.
-    Digest(Option<u128>),
+    /// To [`Request::Digest`].
+    Digest(Computed),
     /// To [`Request::Admin`].
     Admin(crate::cluster::AdminAnswer),
     /// The request is not answered.
     Refused(Refused),
+}
+
+/// What a member computed after a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Computed {
+    /// It has not applied that far: asked again, it will know.
+    NotYet,
+    /// It has applied it, and keeps the digest no more. Had it computed another one than the entry says, it would not
+    /// have gone on: it stands for the entry's.
+    Forgotten,
+    /// This.
+    Is(u128),
 }
 
 /// Why there is no read index.
@@ -283,7 +298,7 @@ pub enum NoRead {
 /// How a member is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// `leader`, `follower`, `candidate`, `learner`, `quarantined` or `stopped`.
+    /// `leader`, `follower`, `candidate`, `learner`, `starting`, `quarantined` or `stopped`.
     pub role: String,
     /// Its term.
     pub term: u64,
@@ -371,7 +386,7 @@ mod tests {
         assert_eq!(decode::<Append>(&encode(&append())).unwrap(), append());
         let hello = Hello { cluster: "c".to_owned(), from: 1, to: 2, boot: u64::MAX };
         assert_eq!(decode::<Hello>(&encode(&hello)).unwrap(), hello);
-        let answer = Response::Digest(Some(u128::MAX));
+        let answer = Response::Digest(Computed::Is(u128::MAX));
         assert_eq!(decode::<Response>(&encode(&answer)).unwrap(), answer);
     }
 
