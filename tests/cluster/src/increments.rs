@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use conclave_client::{Client, Error as ClientError, State};
 use conclave_protocol::codec;
-use conclave_testing::Error;
+use conclave_server::Config;
+use conclave_testing::{Error, small_storage};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -76,7 +77,9 @@ pub struct Report {
 /// When an increment was lost or done twice, a member ended by itself, or something does not come in time. The cluster's
 /// directory then stays, and its path is in the error.
 pub async fn run(plan: Plan) -> Result<Report, Error> {
-    let mut cluster = Processes::start(3, Some(plan.weather)).await?;
+    // Logs are purged behind checkpoints all the time, so that members that were away come back by snapshots too.
+    let small = |config: &mut Config| config.storage = small_storage();
+    let mut cluster = Processes::start_with(3, Some(plan.weather), small).await?;
     let ran = run_on(plan, &mut cluster).await;
     if ran.is_err() {
         cluster.keep();

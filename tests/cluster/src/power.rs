@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use conclave_client::Client;
 use conclave_log::{Loss, MemDisk};
-use conclave_server::{Config, StoreBoot, Surroundings};
-use conclave_testing::{Cluster, Error};
+use conclave_server::{Config, StorageOptions, StoreBoot, Surroundings};
+use conclave_testing::{Cluster, Error, small_storage};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -51,11 +51,7 @@ struct Ledger {
 }
 
 fn config(config: &mut Config) {
-    config.storage.checkpoint_log_bytes = 128 << 10;
-    config.storage.log_segment_bytes = 64 << 10;
-    config.storage.log_keep_bytes = 0;
-    config.storage.reserve_bytes = 0;
-    config.storage.least_free_bytes = 0;
+    config.storage = StorageOptions { checkpoint_log_bytes: 128 << 10, ..small_storage() };
 }
 
 fn surroundings(disk: &MemDisk, cut: u64) -> Surroundings {

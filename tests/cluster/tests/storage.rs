@@ -10,16 +10,12 @@ use std::path::{Path, PathBuf};
 use conclave_client::{Client, WatchEvent};
 use conclave_protocol::{ChangeKind, Role};
 use conclave_server::{Config, StoreBoot, Surroundings};
-use conclave_testing::{Cluster, eventually, eventually_async};
+use conclave_testing::{Cluster, eventually, eventually_async, small_storage};
 use futures::{StreamExt, stream};
 
-/// Checkpoints after little log, and little of it kept.
+/// Checkpoints are made and log is let go within a test.
 fn small(config: &mut Config) {
-    config.storage.checkpoint_log_bytes = 256 << 10;
-    config.storage.log_segment_bytes = 64 << 10;
-    config.storage.log_keep_bytes = 0;
-    config.storage.reserve_bytes = 0;
-    config.storage.least_free_bytes = 0;
+    config.storage = small_storage();
 }
 
 /// Writes a KiB to each of these znodes.

@@ -279,6 +279,20 @@ impl Drop for Cluster {
     }
 }
 
+/// Checkpoints after little log, files of it that are small, and none of it kept: what takes hours elsewhere happens within
+/// a test. Nothing is kept free of the disk.
+#[must_use]
+pub fn small_storage() -> StorageOptions {
+    StorageOptions {
+        checkpoint_log_bytes: 256 << 10,
+        log_segment_bytes: 64 << 10,
+        log_keep_bytes: 0,
+        reserve_bytes: 0,
+        least_free_bytes: 0,
+        ..StorageOptions::default()
+    }
+}
+
 /// Waits until a condition holds.
 ///
 /// # Errors
