@@ -16,6 +16,7 @@ use tokio::time::{interval, timeout};
 
 use crate::cluster::{self, AdminAnswer, AdminRequest};
 use crate::member::Shared;
+use crate::publish::Publisher;
 
 /// Backups that a member sends at a time: each reads a whole file from the disk that writes wait for.
 const BACKUPS: usize = 1;
@@ -23,6 +24,9 @@ const BACKUPS: usize = 1;
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// How often a client is told that its request is worked on.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
+/// How long this member may take to apply what a backup has to hold, before the client is told that it has not: a backup
+/// waits for its turn meanwhile, and a client can name a transaction that there will never be.
+const REACHED_WITHIN: Duration = Duration::from_secs(10);
 /// A client that takes nothing for so long is given up.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -139,12 +143,11 @@ impl Talk {
                 return self.say(&SideMessage::Refused { refusal }).await;
             }
         };
-        let fresh = async {
-            // What this member has not applied can't be in its checkpoint.
-            shared.publisher.reached(at_least).await;
-            shared.checkpointer.fresh(at_least).await
-        };
-        match self.working(fresh).await? {
+        // What this member has not applied can't be in its checkpoint.
+        if let Err(refusal) = self.working(reached(&shared.publisher, at_least, REACHED_WITHIN)).await? {
+            return self.say(&SideMessage::Refused { refusal }).await;
+        }
+        match self.working(shared.checkpointer.fresh(at_least)).await? {
             Ok(checkpoint) => self.send(checkpoint).await,
             Err(why) => self.say(&SideMessage::Failed { why, unknown: false }).await,
         }
@@ -184,6 +187,18 @@ impl Talk {
     }
 }
 
+/// Waits until this member has applied a transaction, but no longer than that.
+async fn reached(publisher: &Publisher, at_least: Zxid, within: Duration) -> Result<(), Refusal> {
+    match timeout(within, publisher.reached(at_least)).await {
+        // A member that stops says so where it makes checkpoints.
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let what = "the transaction that the backup has to hold".to_owned();
+            Err(Refusal::Limit { what, limit: publisher.published().0, actual: at_least.0 })
+        }
+    }
+}
+
 /// Reads a chunk; nothing at the end of the file.
 fn read(checkpoint: &Checkpoint, at: u64) -> tokio::task::JoinHandle<std::io::Result<Bytes>> {
     let checkpoint = checkpoint.clone();
@@ -207,5 +222,20 @@ fn message(answer: AdminAnswer) -> SideMessage {
         AdminAnswer::Declined(refusal) => SideMessage::Declined(refusal),
         AdminAnswer::NotLeader { .. } => SideMessage::Declined(conclave_protocol::ClusterRefusal::NoLeader),
         AdminAnswer::Failed(why) => SideMessage::Failed { why, unknown: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backup_does_not_wait_for_ever_for_a_transaction_that_never_comes() {
+        let publisher = Publisher::new(Zxid(7));
+        reached(&publisher, Zxid(7), Duration::ZERO).await.unwrap();
+        let refused = reached(&publisher, Zxid(u64::MAX), Duration::from_millis(1)).await;
+        assert!(matches!(refused, Err(Refusal::Limit { limit: 7, actual: u64::MAX, .. })), "{refused:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conclave_core::apply::Position;
 
-use super::Checkpoint;
+use super::{Checkpoint, Offer};
 use crate::error::io;
 use crate::marker::sync_dir;
 use crate::{CheckpointError, DirLock, Error};
@@ -71,7 +71,7 @@ impl Checkpoints {
         if let Some(found) = content.newest.as_ref().map(Checkpoint::cluster).filter(|found| *found != cluster) {
             return Err(Error::OtherCluster { found: found.to_owned(), expected: cluster.to_owned() });
         }
-        clear(&dir, NEW)?;
+        clear(&dir, NEW, None)?;
         let content = Mutex::new(content);
         let (making, receiving) = (AtomicBool::new(false), AtomicBool::new(false));
         let cluster = cluster.to_owned();
@@ -144,19 +144,63 @@ impl Checkpoints {
     }
 
     /// As [`Self::adopt`], for one that was made here: when a newer one was received meanwhile, that one stays, since the
-    /// log may be purged up to there already.
+    /// log may be purged up to there already. What came of one that is no newer than this goes; what comes just now stays.
     pub(super) fn adopt_made(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
         let adopting = self.adopting();
         if let Some(newer) = self.newest().filter(|newest| newest.position() > position) {
             fs::remove_file(from).map_err(|source| CheckpointError::io("remove", from, source))?;
             return Ok(newer);
         }
-        self.adopt(from, position, &adopting)
+        let made = self.adopt(from, position, &adopting)?;
+        if let Some(_claim) = self.claim(|shelf| &shelf.receiving) {
+            self.remove_parts(|of| of <= position);
+        }
+        Ok(made)
     }
 
-    /// As [`Self::adopt`], for one that was received: it counts whatever is here, which may not be believed any more.
-    pub(super) fn adopt_received(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
+    /// As [`Self::adopt`], for one that was received: see [`Self::refuse_older`].
+    pub(super) fn adopt_newer(&self, from: &Path, offer: &Offer) -> Result<Checkpoint, CheckpointError> {
+        let adopting = self.adopting();
+        self.refuse_older(from, offer)?;
+        self.adopt(from, offer.position, &adopting)
+    }
+
+    /// As [`Self::adopt`], for one that was received in the place of what is here, which is not believed any more.
+    pub(super) fn adopt_only(&self, from: &Path, position: Position) -> Result<Checkpoint, CheckpointError> {
         self.adopt(from, position, &self.adopting())
+    }
+
+    /// Refuses one that is no newer than the newest, unless it is the same: the log may be purged up to the newest one.
+    pub(super) fn refuse_older(&self, path: &Path, offer: &Offer) -> Result<(), CheckpointError> {
+        let newest = self.newest().map(|newest| newest.offer());
+        match newest.filter(|newest| newest.position >= offer.position && newest != offer) {
+            Some(Offer { position: newest, .. }) => {
+                Err(CheckpointError::Older { path: path.to_owned(), position: offer.position, newest })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what came of checkpoints at such positions, and what has no such name. The right to receive one is held.
+    pub(super) fn remove_parts(&self, which: impl Fn(Position) -> bool) {
+        let removed = suffixed(&self.0.dir, PART).and_then(|parts| {
+            let useless = parts.into_iter().filter(|path| part_position(path).is_none_or(&which));
+            useless.map(|path| self.remove(&path)).collect::<Result<(), _>>()
+        });
+        if let Err(error) = removed {
+            // It only takes room, until the next one.
+            tracing::warn!(%error, "what came of another checkpoint can't be removed");
+        }
+    }
+
+    /// Makes a verified one the only one, as long as it is the newest.
+    pub(super) fn keep_only(&self, newest: &Checkpoint) {
+        let _adopting = self.adopting();
+        let mut content = self.content();
+        if content.newest.as_ref().is_some_and(|now| now.id() == newest.id()) {
+            content.damaged.clear();
+            self.remove_others(newest.path());
+        }
     }
 
     /// Gives a verified, durable file its name, durably; it is the newest then, and all others go.
@@ -169,13 +213,18 @@ impl Checkpoints {
         let mut content = self.content();
         *content = Content { newest: Some(checkpoint.clone()), damaged: Vec::new() };
         // Not before the new one is durable. A file that stays is a matter for the next one.
-        let others = files(&shelf.dir).and_then(|files| {
-            files.into_iter().filter(|(_, other)| *other != path).try_for_each(|(_, other)| self.remove(&other))
+        self.remove_others(&path);
+        Ok(checkpoint)
+    }
+
+    /// Removes all finished files but this one.
+    fn remove_others(&self, path: &Path) {
+        let others = files(&self.0.dir).and_then(|files| {
+            files.into_iter().filter(|(_, other)| other != path).try_for_each(|(_, other)| self.remove(&other))
         });
         if let Err(error) = others {
             tracing::warn!(%error, "an older checkpoint can't be removed");
         }
-        Ok(checkpoint)
     }
 
     /// The right to make one.
@@ -254,13 +303,32 @@ pub(crate) fn read(path: &Path, position: Position) -> Result<Checkpoint, Checkp
     Ok(checkpoint)
 }
 
-/// Removes the files that end so.
-pub(super) fn clear(dir: &Path, suffix: &str) -> Result<(), Error> {
+/// The name of the file for what comes of a checkpoint.
+pub(super) fn part_name(offer: &Offer) -> String {
+    format!("{}-{:032x}{PART}", name(offer.position), offer.id)
+}
+
+/// Of which position such a file is.
+fn part_position(path: &Path) -> Option<Position> {
+    let (checkpoint, _id) = path.file_name()?.to_str()?.strip_suffix(PART)?.rsplit_once('-')?;
+    position(checkpoint)
+}
+
+/// The files that end so.
+fn suffixed(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(io("list", dir))? {
         let path = entry.map_err(io("list", dir))?.path();
-        if path.to_str().is_some_and(|path| path.ends_with(suffix)) {
-            fs::remove_file(&path).map_err(io("remove", &path))?;
-        }
+        found.extend(path.to_str().is_some_and(|path| path.ends_with(suffix)).then_some(path));
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Removes the files that end so, but for one.
+pub(super) fn clear(dir: &Path, suffix: &str, but: Option<&Path>) -> Result<(), Error> {
+    let files = suffixed(dir, suffix)?;
+    files
+        .iter()
+        .filter(|path| Some(path.as_path()) != but)
+        .try_for_each(|path| fs::remove_file(path).map_err(io("remove", path)))
 }
