@@ -142,10 +142,18 @@ pub(crate) async fn survey(shared: &Shared) -> Vec<Surveyed> {
     join_all(asked).await
 }
 
+/// Whether this member was taken out: the majority of the voters that answer say that it does not belong to them. One
+/// alone may have been taken out itself, or know less than the others.
+fn is_disowned(surveyed: &[Surveyed], me: MemberId) -> bool {
+    let answering = surveyed.iter().filter(|one| one.id != me && one.is_voter && (one.disowns || one.said.is_some()));
+    let disowning = answering.clone().filter(|one| one.disowns).count();
+    disowning * 2 > answering.count()
+}
+
 /// How every member is.
 pub(crate) async fn health(shared: &Shared) -> Health {
     let surveyed = survey(shared).await;
-    let is_disowned = surveyed.iter().any(|one| one.disowns);
+    let is_disowned = is_disowned(&surveyed, shared.id);
     let mut members: Vec<MemberHealth> = surveyed.into_iter().map(Surveyed::health).collect();
     let own = members.iter_mut().find(|member| member.id == shared.id).and_then(|member| member.report.as_mut());
     if let Some(report) = own.filter(|_| is_disowned) {
@@ -173,9 +181,8 @@ pub(crate) async fn ask_leader(shared: &Arc<Shared>, request: AdminRequest) -> A
                     Err(peer::Error::NoAnswer(within)) => {
                         AdminAnswer::Failed(format!("member {id} leads, and did not answer in {} s", within.as_secs()))
                     }
-                    Err(peer::Error::Refused(wire::Refused::NotAMember)) => {
-                        return AdminAnswer::Declined(ClusterRefusal::NotAMember { member: shared.id });
-                    }
+                    // Whether that is so, all of them are asked, if nobody else turns up to lead.
+                    Err(peer::Error::Refused(wire::Refused::NotAMember)) => AdminAnswer::NotLeader { leader: None },
                     // Handing over twice would not be harmless.
                     Err(error) if request.what == ClusterRequest::StepDown => {
                         AdminAnswer::Failed(format!("member {id}, the leader, did not answer: {error}"))
@@ -194,7 +201,7 @@ pub(crate) async fn ask_leader(shared: &Arc<Shared>, request: AdminRequest) -> A
             }
             AdminAnswer::NotLeader { .. } => {
                 // One that was taken out hears of no leader any more.
-                let is_disowned = survey(shared).await.iter().any(|one| one.disowns);
+                let is_disowned = is_disowned(&survey(shared).await, shared.id);
                 let refusal = if is_disowned {
                     ClusterRefusal::NotAMember { member: shared.id }
                 } else {
@@ -396,6 +403,37 @@ mod tests {
         assert_eq!(go(&[1, 2, 3], &[1, 2], 2), Err("no-majority"), "1 would need 3, which is dead");
         assert_eq!(go(&[1, 2, 3, 4], &[1, 2, 3], 3), Ok(()));
         assert_eq!(go(&[1], &[1], 1), Err("last-voter"));
+    }
+
+    #[test]
+    fn one_voice_takes_no_member_out_of_the_cluster() {
+        let status = |id: u64| wire::Status {
+            role: "follower".to_owned(),
+            term: 1,
+            zxid: id,
+            digest: 0,
+            version: String::new(),
+            wall_ms: 0,
+            log_last_sync_us: 0,
+            log_longest_sync_us: 0,
+            free_bytes: 0,
+            checkpoint_zxid: None,
+            certificate_end_s: None,
+            note: None,
+        };
+        let one = |id, is_voter, disowns, answers: bool| {
+            let said = answers.then(|| (status(id), Duration::ZERO, 0));
+            Surveyed { id: MemberId(id), node: node(id), is_voter, said, disowns }
+        };
+        let me = || one(1, true, false, true);
+        let (no, yes) = (|id| one(id, true, true, false), |id| one(id, true, false, true));
+        let silent = |id| one(id, true, false, false);
+        assert!(!is_disowned(&[me(), no(2), yes(3)], MemberId(1)), "one of two");
+        assert!(!is_disowned(&[me(), no(2), yes(3), yes(4)], MemberId(1)));
+        assert!(is_disowned(&[me(), no(2), no(3)], MemberId(1)));
+        assert!(is_disowned(&[me(), no(2), silent(3)], MemberId(1)), "whoever is silent has no say");
+        assert!(!is_disowned(&[me(), one(2, false, true, false), yes(3)], MemberId(1)), "nor has a learner");
+        assert!(!is_disowned(&[me(), silent(2), silent(3)], MemberId(1)));
     }
 
     #[test]

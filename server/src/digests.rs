@@ -202,8 +202,10 @@ impl Court {
 /// Waits for a verdict that is found on a runtime, which may end meanwhile, or have ended.
 fn wait(deciding: impl Future<Output = Verdict> + Send + 'static, runtime: &Handle, stopping: &AtomicBool) -> Verdict {
     let (tell, told) = mpsc::channel();
-    // Whoever waits may have given up.
-    let task = runtime.spawn(async move { drop(tell.send(deciding.await)) });
+    let task = runtime.spawn(async move {
+        // Whoever waits may have given up.
+        let _ = tell.send(deciding.await);
+    });
     let verdict = loop {
         match told.recv_timeout(LOOK_EVERY) {
             Ok(verdict) => break verdict,

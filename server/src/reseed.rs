@@ -17,14 +17,16 @@ use crate::admin;
 use crate::config::Config;
 use crate::member::Surroundings;
 use crate::open;
-use crate::peer::transfer::{self, Carried, Ends};
+use crate::peer::transfer::{self, Carried, Ends, Judged, Others};
 use crate::peer::{self, PeerRequest, Peers, wire};
 use crate::quarantine::Record;
-use crate::raft::Node;
+use crate::raft::{self, Node};
 use crate::wall_ms;
 
 /// How long to wait before the other members are asked once more.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How often work is broken off when the member is ending.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the run before may take to let the data directory go: a sync of its tables may be under way.
 const CLOSING: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,8 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
     let dir = &config.data;
     let words = |error: &dyn std::error::Error| error.to_string();
     let lock = lock(dir).map_err(|error| words(&error))?;
+    // Before anything goes: nobody else here knows who was added since the configuration was written.
+    let members = united(config, stored(config, around, &lock));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -49,7 +53,7 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
             let listener = open::bind_admin(address).map_err(|error| words(&error))?;
             tokio::spawn(admin::quarantined(listener, record.why.clone()));
         }
-        plane(config, record)?
+        plane(config, record, &members)?
     };
     let made = (|| {
         if record.attempt == 1 {
@@ -60,7 +64,7 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
         }
         let (log, thread) = open::log(config, around).map_err(|error| words(&error))?;
         let purged = log.purged().map_or(0, |purged| purged.index);
-        let fetched = runtime.block_on(fetch(config, &peers, &lock, purged, ending));
+        let fetched = runtime.block_on(fetch(config, &peers, &members, &lock, purged, ending));
         let fitted = fetched.and_then(|fetched| {
             fetched.map(|checkpoint| fit(&log, checkpoint.position())).transpose().map_err(|error| words(&error))
         });
@@ -92,17 +96,45 @@ fn lock(dir: &Path) -> Result<DirLock, conclave_store::Error> {
     }
 }
 
+/// Who belongs to the cluster as far as the state of this member knows, which is not believed in all else: as its newest
+/// checkpoint says, or its tables where there is none.
+fn stored(config: &Config, around: &Surroundings, lock: &DirLock) -> BTreeMap<u64, Node> {
+    let found = Checkpoints::open(lock, &config.cluster).and_then(|checkpoints| {
+        if let Some(newest) = checkpoints.newest() {
+            return Ok(raft::stored_members(newest.local()).nodes);
+        }
+        let opened = Store::open(lock, &config.cluster, &checkpoints, &open::store_options(around))?;
+        let members = raft::stored_members(opened.writer.local()).nodes;
+        if let Err(fault) = opened.writer.close() {
+            tracing::warn!(%fault, "tables that are not believed were not closed");
+        }
+        Ok(members)
+    });
+    found.unwrap_or_else(|error| {
+        tracing::warn!(%error, "who belongs to the cluster, only the configuration tells");
+        BTreeMap::new()
+    })
+}
+
+/// With the members of the configuration: whoever is in both is where the cluster has said.
+fn united(config: &Config, stored: BTreeMap<u64, Node>) -> BTreeMap<u64, Node> {
+    let node =
+        |member: &crate::MemberAddress| (member.id, Node { peer: member.peer.clone(), client: member.client.clone() });
+    let mut members: BTreeMap<u64, Node> = config.members.iter().map(node).collect();
+    members.extend(stored);
+    members
+}
+
 /// The peer plane of a member that has nothing to say but that it is in quarantine.
-fn plane(config: &Config, record: &Record) -> Result<Peers, String> {
+fn plane(config: &Config, record: &Record, members: &BTreeMap<u64, Node>) -> Result<Peers, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
     let credentials = open::credentials(config).map_err(|error| words(&error))?;
     let listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning());
     let listener = listener.map_err(|error| words(&error))?;
     let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).map_err(|error| words(&error))?;
     let (peers, inlets) = Peers::start(config.member, &config.cluster, listener, dialer);
-    let node =
-        |member: &crate::MemberAddress| (member.id, Node { peer: member.peer.clone(), client: member.client.clone() });
-    peers.set_members(config.members.iter().map(node).collect::<BTreeMap<_, _>>());
+    // They are not made the members: then strangers would get no answer, and this one does not know who is none.
+    members.iter().filter(|(id, _)| **id != config.member).for_each(|(id, node)| peers.add(*id, node));
     tokio::spawn(answer(inlets.services, format!("{} (attempt {})", record.why, record.attempt)));
     Ok(peers)
 }
@@ -161,36 +193,50 @@ fn rebuild(config: &Config, around: &Surroundings, lock: &DirLock) -> Result<(),
 async fn fetch(
     config: &Config,
     peers: &Peers,
+    members: &BTreeMap<u64, Node>,
     lock: &DirLock,
     at_least: u64,
     ending: &AtomicBool,
 ) -> Result<Option<Checkpoint>, String> {
     let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(|error| error.to_string())?;
     let carried = Carried::default();
-    let others: Vec<u64> = config.members.iter().map(|member| member.id).filter(|id| *id != config.member).collect();
+    let others: Vec<u64> = members.keys().copied().filter(|id| *id != config.member).collect();
     if others.is_empty() {
         return Err("there is no other member to fetch a checkpoint from; restore a backup".to_owned());
     }
-    let mut said = None;
-    while !ending.load(Ordering::Acquire) {
-        for member in &others {
-            match fetch_from(peers, *member, at_least, &checkpoints, &carried).await {
-                Ok(checkpoint) => {
-                    keep_only(&checkpoints, &checkpoint)?;
-                    return Ok(Some(checkpoint));
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    if said.as_ref() != Some(&error) {
-                        tracing::warn!(member, error, "no checkpoint was fetched; the others are asked");
+    let fetching = async {
+        let mut said = None;
+        loop {
+            for member in &others {
+                match fetch_from(peers, *member, at_least, &checkpoints, &carried).await {
+                    Ok(checkpoint) => return checkpoint,
+                    Err(error) => {
+                        let error = error.to_string();
+                        if said.as_ref() != Some(&error) {
+                            tracing::warn!(member, error, "no checkpoint was fetched; the others are asked");
+                        }
+                        said = Some(error);
                     }
-                    said = Some(error);
                 }
             }
+            tokio::time::sleep(AGAIN).await;
         }
-        tokio::time::sleep(AGAIN).await;
+    };
+    Ok(unless(ending, fetching).await)
+}
+
+/// What comes of the work; None when the member ends meanwhile, however long the work would have taken.
+async fn unless<T>(ending: &AtomicBool, work: impl Future<Output = T>) -> Option<T> {
+    let ended = async {
+        while !ending.load(Ordering::Acquire) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ended => None,
+        done = work => Some(done),
     }
-    Ok(None)
 }
 
 async fn fetch_from(
@@ -202,23 +248,19 @@ async fn fetch_from(
 ) -> Result<Checkpoint, peer::Error> {
     let (writer, reader) = peers.open_fetch(member, at_least).await?;
     let mut ends = Ends { writer, reader };
-    let checkpoint = transfer::receive(&mut ends, checkpoints, carried).await?;
-    if checkpoint.position().index < at_least {
-        let why = format!("it ends at entry {}, and {at_least} is needed", checkpoint.position().index);
-        ends.fail(&why).await;
-        return Err(peer::Error::Checkpoint(why));
+    let judge = |at: Position| match at.index < at_least {
+        true => Judged::Refused(format!("it ends at entry {}, and {at_least} is needed", at.index)),
+        false => Judged::Wanted,
+    };
+    // The checkpoints that this member made itself are of a state that is not believed.
+    let received = transfer::receive(&mut ends, checkpoints, carried, Others::Disbelieved, judge).await;
+    if let Err(error) = &received {
+        ends.failed(error).await;
     }
+    let checkpoint = received?.ok_or(peer::Error::Ended)?;
     // The sender may be gone: what it sent is here.
     drop(ends.done(None).await);
     Ok(checkpoint)
-}
-
-/// The checkpoints that this member made itself are of a state that is not believed.
-fn keep_only(checkpoints: &Checkpoints, fetched: &Checkpoint) -> Result<(), String> {
-    while let Some(newest) = checkpoints.newest().filter(|newest| newest.id() != fetched.id()) {
-        checkpoints.forget(&newest).map_err(|error| error.to_string())?;
-    }
-    Ok(())
 }
 
 /// Makes the log fit a state that ends at this entry, which is committed: what conflicts with it goes, and the log begins

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use conclave_core::Fault;
+use conclave_core::apply::Position;
 use conclave_link::{Credentials, Listener};
 use conclave_protocol::Zxid;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -207,8 +208,7 @@ pub(crate) async fn serve_fetches(
             let peer::Stream { from, writer, reader } = stream;
             let mut ends = Ends { writer, reader };
             tracing::info!(from, at_least, "a member fetches a checkpoint");
-            let newest = shared.checkpointer.newest().filter(|newest| newest.position().index >= at_least);
-            let found = match newest {
+            let found = match shared.checkpointer.newest().filter(|newest| newest.position().index >= at_least) {
                 Some(newest) => Ok(Ok(newest)),
                 // Everything that is applied here.
                 None => {
@@ -216,6 +216,8 @@ pub(crate) async fn serve_fetches(
                     ends.working(shared.checkpointer.fresh(all)).await
                 }
             };
+            let found =
+                found.map(|found| found.and_then(|checkpoint| enough(checkpoint.position(), at_least, checkpoint)));
             let sent = match found {
                 Ok(Ok(checkpoint)) => {
                     transfer::send(ends, &checkpoint, storage.snapshot_bytes_per_s, &shared.carried).await.map(|_| ())
@@ -228,6 +230,14 @@ pub(crate) async fn serve_fetches(
             }
         });
     }
+}
+
+/// Gives what is asked for, when it ends late enough: a member that is behind says so, and sends nothing.
+fn enough<T>(ends: Position, at_least: u64, asked: T) -> Result<T, String> {
+    if ends.index < at_least {
+        return Err(format!("this member's state ends at entry {}, and {at_least} is needed", ends.index));
+    }
+    Ok(asked)
 }
 
 /// Forgets the last quarantine, when this member has been well for a while.
@@ -378,4 +388,48 @@ pub(crate) async fn reload(shared: Arc<Shared>, listener: Arc<Listener>, tls: Pa
 fn changed(dir: &std::path::Path) -> BTreeMap<PathBuf, SystemTime> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// What a member that is starting says to this, and what it will have to settle.
+    fn ask(computed: &Computed, disputed: &mut Disputed, request: &wire::Request) -> (wire::Response, Option<Dispute>) {
+        let (reply, mut answer) = oneshot::channel();
+        let dispute = answer_early(computed, disputed, request, reply);
+        (answer.try_recv().unwrap(), dispute)
+    }
+
+    #[test]
+    fn a_member_that_is_starting_tells_its_digests_its_clock_and_how_it_is() {
+        let computed = Computed::after(Zxid(3));
+        computed.keep(Zxid(4), 44);
+        let mut disputed = Disputed::default();
+        let mut digest = |zxid, theirs| {
+            let request = wire::Request::Digest { zxid, computed: theirs };
+            ask(&computed, &mut disputed, &request)
+        };
+        assert_eq!(digest(3, 1), (wire::Response::Digest(wire::Computed::Forgotten), None));
+        assert_eq!(digest(5, 1), (wire::Response::Digest(wire::Computed::NotYet), None));
+        assert_eq!(digest(4, 44), (wire::Response::Digest(wire::Computed::Is(44)), None));
+        let dispute = Dispute { zxid: Zxid(4), mine: 44, theirs: 5 };
+        assert_eq!(digest(4, 5), (wire::Response::Digest(wire::Computed::Is(44)), Some(dispute)));
+        assert_eq!(digest(4, 6).1, None, "it is settled once");
+        let (said, _) = ask(&computed, &mut disputed, &wire::Request::Status);
+        assert!(matches!(&said, wire::Response::Status(status) if status.zxid == 4 && status.role == "starting"));
+        assert!(matches!(ask(&computed, &mut disputed, &wire::Request::Clock).0, wire::Response::Clock { .. }));
+        let (said, _) = ask(&computed, &mut disputed, &wire::Request::ReadIndex);
+        assert_eq!(said, wire::Response::Refused(wire::Refused::NotAvailable));
+    }
+
+    #[test]
+    fn a_member_that_is_behind_has_no_checkpoint_for_whoever_is_ahead() {
+        let ends = Position { term: 2, index: 70 };
+        assert_eq!(enough(ends, 70, ()), Ok(()));
+        let why = enough(ends, 71, ()).unwrap_err();
+        assert!(why.contains("70") && why.contains("71"), "{why}");
+    }
 }

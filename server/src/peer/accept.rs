@@ -7,8 +7,8 @@ use conclave_link::{Connection, FrameReader, FrameWriter, Listener, RecvStream, 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::wire::{self, Ballot, Hello, Open, Refused, Request, Response, Welcome};
-use super::{CLOSE_REFUSED, Error, PeerRequest, Shared, Stream};
+use super::wire::{self, Hello, Open, Refused, Request, Response, Welcome};
+use super::{CLOSE_REFUSED, Error, Offering, PeerRequest, Shared, Stream};
 
 /// How long a peer may take over the first frame of a connection or a stream.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ pub(super) struct Outlets {
     /// Streams of appends.
     pub(super) append: mpsc::Sender<Stream>,
     /// Streams of snapshots that are to be installed.
-    pub(super) snapshot: mpsc::Sender<(Stream, Ballot)>,
+    pub(super) snapshot: mpsc::Sender<Offering>,
     /// Streams of members that want a checkpoint, with the least index that must be in it.
     pub(super) fetch: mpsc::Sender<(Stream, u64)>,
     /// Raft's requests, and read indices.
@@ -123,8 +123,13 @@ async fn open(
             return Err(Error::Refused(Refused::NotYours(ballot.member)));
         }
         Open::Snapshot(ballot) => {
-            let stream = Stream { from, writer, reader };
-            outlets.snapshot.send((stream, ballot)).await.map_err(|_| Error::Stopped)?;
+            let offering = Offering {
+                stream: Stream { from, writer, reader },
+                ballot,
+                // Raft knows more: whether this member has been away, and follows somebody who was added meanwhile.
+                is_known: shared.knows(from),
+            };
+            outlets.snapshot.send(offering).await.map_err(|_| Error::Stopped)?;
         }
         Open::Fetch { .. } | Open::Forward if !shared.knows(from) => return Err(Error::Refused(Refused::NotAMember)),
         Open::Forward => {

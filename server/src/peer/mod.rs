@@ -58,6 +58,9 @@ pub enum Error {
     /// The other side gave up, and said why.
     #[error("the peer gave up: {0}")]
     Failed(String),
+    /// A checkpoint arrived, and is none that can be used.
+    #[error("what arrived is no sound checkpoint: {0}")]
+    Damaged(String),
     /// No address is known for that member.
     #[error("member {0} is not in the membership")]
     Unknown(u64),
@@ -99,6 +102,16 @@ pub type Writer = FrameWriter<SendStream>;
 /// Frames from a peer; read them with [`wire::FRAME_BYTES`] as the limit.
 pub type Reader = FrameReader<RecvStream>;
 
+/// A member that says it leads wants to send a snapshot.
+#[derive(Debug)]
+pub(crate) struct Offering {
+    pub(crate) stream: Stream,
+    /// The leader's; it is the sender's own.
+    pub(crate) ballot: wire::Ballot,
+    /// Whether the sender is in the membership, as far as this member knows.
+    pub(crate) is_known: bool,
+}
+
 /// Something that another member asks.
 #[derive(Debug)]
 pub struct PeerRequest {
@@ -127,7 +140,7 @@ pub struct Inlets {
 #[derive(Debug)]
 pub struct RaftInlets {
     pub(crate) append: mpsc::Receiver<Stream>,
-    pub(crate) snapshot: mpsc::Receiver<(Stream, wire::Ballot)>,
+    pub(crate) snapshot: mpsc::Receiver<Offering>,
     pub(crate) requests: mpsc::Receiver<PeerRequest>,
 }
 

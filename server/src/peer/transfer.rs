@@ -1,11 +1,13 @@
 //! Carrying a checkpoint to another member: offered, resumed where an earlier attempt ended, checked piece by piece.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_core::apply::Position;
-use conclave_store::{Checkpoint, Checkpoints, Offer};
+use conclave_store::{Checkpoint, CheckpointError, Checkpoints, Offer, Progress};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, interval, sleep_until, timeout};
 use xxhash_rust::xxh3::xxh3_64;
@@ -20,17 +22,55 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// How often a peer that is at work says so.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes carried since the start.
+/// What was carried since the start, and who replaces what is not fit to be carried.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
-    /// To other members.
+    /// Bytes to other members.
     pub(crate) sent: AtomicU64,
-    /// From other members.
+    /// Bytes from other members.
     pub(crate) received: AtomicU64,
     /// Bytes that a resumed transfer did not have to carry again.
     pub(crate) resumed: AtomicU64,
     /// Checkpoints of others that were installed here.
     pub(crate) installed: AtomicU64,
+    replacing: OnceLock<Replacing>,
+}
+
+struct Replacing(Box<dyn Fn(Checkpoint) + Send + Sync>);
+
+impl std::fmt::Debug for Replacing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Replacing")
+    }
+}
+
+impl Carried {
+    /// Has a checkpoint of this member replaced that turned out to be damaged when it was sent. It must stay until there
+    /// is another one: the log that led to it may be gone. Set once.
+    pub(crate) fn replace_by(&self, replace: impl Fn(Checkpoint) + Send + Sync + 'static) {
+        // A second one comes too late.
+        drop(self.replacing.set(Replacing(Box::new(replace))));
+    }
+}
+
+/// What a receiver thinks of an offer, before anything of it is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// It is wanted.
+    Wanted,
+    /// All of it is here already, or the sender has to know first that this ballot is held here.
+    Superfluous(Option<Ballot>),
+    /// It is not taken, and why.
+    Refused(String),
+}
+
+/// What becomes of the checkpoints that the receiver has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They are believed: what is received must be newer.
+    Believed,
+    /// They are not believed, whatever they hold.
+    Disbelieved,
 }
 
 /// Both directions of a stream.
@@ -54,6 +94,7 @@ impl Ends {
             match wire::decode(&frame)? {
                 Transfer::Working => {}
                 Transfer::Failed(why) => return Err(Error::Failed(why)),
+                Transfer::Damaged(why) => return Err(Error::Damaged(why)),
                 message => return Ok(message),
             }
         }
@@ -81,17 +122,83 @@ impl Ends {
 
     /// Says that it ends here. The other side may be gone.
     pub(crate) async fn fail(&mut self, why: &impl ToString) {
-        drop(self.say(&Transfer::Failed(why.to_string())).await);
+        self.end(&Transfer::Failed(why.to_string())).await;
+    }
+
+    /// As [`Self::fail`], after an error of [`receive`]: the sender hears when it is its file that is at fault.
+    pub(crate) async fn failed(&mut self, error: &Error) {
+        let last = match error {
+            Error::Damaged(why) => Transfer::Damaged(why.clone()),
+            error => Transfer::Failed(error.to_string()),
+        };
+        self.end(&last).await;
+    }
+
+    async fn end(&mut self, last: &Transfer) {
+        drop(self.say(last).await);
         let _ = self.writer.stream_mut().finish();
     }
 }
 
+/// Breaks off work on another thread when the future that waits for it is dropped: a member that stops does not wait for
+/// gigabytes.
+#[derive(Default)]
+struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    fn progress(&self) -> impl FnMut(Progress) -> ControlFlow<()> + Send + 'static {
+        let given_up = Arc::clone(&self.0);
+        move |_| if given_up.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Sends a checkpoint, at most so many bytes a second, and waits until the receiver is done with it; gives the ballot
-/// that it holds, if it said one.
+/// that it holds, if it said one. A file that is found to be damaged by that is replaced.
 ///
 /// # Errors
 /// Why it did not arrive; what did, the receiver keeps for the next attempt.
 pub(crate) async fn send(
+    ends: Ends,
+    checkpoint: &Checkpoint,
+    bytes_per_s: u64,
+    carried: &Carried,
+) -> Result<Option<Ballot>, Error> {
+    let sent = carry(ends, checkpoint, bytes_per_s, carried).await;
+    if let Err(error @ (Error::Damaged(_) | Error::Checkpoint(_))) = &sent
+        && is_damaged(checkpoint, error).await
+        && let Some(Replacing(replace)) = carried.replacing.get()
+    {
+        replace(checkpoint.clone());
+    }
+    sent
+}
+
+/// Whether it is this member's own file that is at fault for an error.
+async fn is_damaged(checkpoint: &Checkpoint, error: &Error) -> bool {
+    let (file, wanted) = (checkpoint.clone(), Wanted::default());
+    let mut progress = wanted.progress();
+    let index = checkpoint.position().index;
+    match spawn_blocking(move || file.verify(&mut progress)).await {
+        Ok(Ok(())) => {
+            tracing::warn!(index, %error, "a checkpoint did not arrive sound; here it is");
+            false
+        }
+        Ok(Err(damage)) => {
+            tracing::error!(index, %damage, "this member's checkpoint is damaged");
+            true
+        }
+        // The runtime is ending.
+        Err(_) => false,
+    }
+}
+
+async fn carry(
     mut ends: Ends,
     checkpoint: &Checkpoint,
     bytes_per_s: u64,
@@ -100,7 +207,11 @@ pub(crate) async fn send(
     let Position { term, index } = checkpoint.position();
     let bytes = checkpoint.bytes();
     ends.say(&Transfer::Offer { at: At { term, index }, id: checkpoint.id(), bytes }).await?;
-    let Transfer::From(start) = ends.hear().await? else { return Err(out_of_place()) };
+    let start = match ends.hear().await? {
+        Transfer::From(start) => start,
+        Transfer::Done(ballot) => return Ok(ballot),
+        _ => return Err(out_of_place()),
+    };
     let began = Instant::now();
     let mut offset = start.min(bytes);
     tracing::info!(index, bytes, from = offset, "sending a checkpoint");
@@ -130,8 +241,8 @@ fn read(file: &Checkpoint, offset: u64) -> Result<Bytes, Error> {
     Ok(chunk.into())
 }
 
-/// Receives a checkpoint, verifies all of it, and makes it this member's newest one. The sender still waits for
-/// [`Ends::done`].
+/// Receives a checkpoint, if it is judged to be wanted; verifies all of it, and makes it this member's newest one. The
+/// sender still waits for [`Ends::done`]. None when it is superfluous: then the sender has its answer.
 ///
 /// # Errors
 /// Why it is not there; what has arrived is kept for the next attempt.
@@ -139,12 +250,19 @@ pub(crate) async fn receive(
     ends: &mut Ends,
     checkpoints: &Checkpoints,
     carried: &Carried,
-) -> Result<Checkpoint, Error> {
+    others: Others,
+    judge: impl FnOnce(Position) -> Judged,
+) -> Result<Option<Checkpoint>, Error> {
     let Transfer::Offer { at, id, bytes } = ends.hear().await? else { return Err(out_of_place()) };
     let offer = Offer { position: Position { term: at.term, index: at.index }, id, bytes };
+    match judge(offer.position) {
+        Judged::Wanted => {}
+        Judged::Superfluous(ballot) => return ends.done(ballot).await.map(|()| None),
+        Judged::Refused(why) => return Err(Error::Checkpoint(why)),
+    }
     let place = checkpoints.clone();
     let started = spawn_blocking(move || place.receive(&offer)).await.map_err(panicked)?;
-    let mut incoming = started.map_err(|error| Error::Checkpoint(error.to_string()))?;
+    let mut incoming = started.map_err(stored)?;
     let mut offset = incoming.offset();
     carried.resumed.fetch_add(offset, Ordering::Relaxed);
     tracing::info!(index = at.index, bytes, from = offset, "receiving a checkpoint");
@@ -157,11 +275,24 @@ pub(crate) async fn receive(
         offset += chunk.len() as u64;
         carried.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         let written = spawn_blocking(move || incoming.write(&chunk).map(|()| incoming)).await.map_err(panicked)?;
-        incoming = written.map_err(|error| Error::Checkpoint(error.to_string()))?;
+        incoming = written.map_err(stored)?;
     }
-    let finished = spawn_blocking(move || incoming.finish(&mut |_| std::ops::ControlFlow::Continue(())));
+    let wanted = Wanted::default();
+    let mut progress = wanted.progress();
+    let finished = spawn_blocking(move || match others {
+        Others::Believed => incoming.finish(&mut progress),
+        Others::Disbelieved => incoming.finish_as_only(&mut progress),
+    });
     let finished = ends.working(finished).await?.map_err(panicked)?;
-    finished.map_err(|error| Error::Checkpoint(error.to_string()))
+    finished.map(Some).map_err(stored)
+}
+
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
+fn stored(error: CheckpointError) -> Error {
+    match error {
+        CheckpointError::Damaged { why, .. } => Error::Damaged(why),
+        error => Error::Checkpoint(error.to_string()),
+    }
 }
 
 fn out_of_place() -> Error {
@@ -172,3 +303,6 @@ fn out_of_place() -> Error {
 fn panicked(error: JoinError) -> Error {
     Error::Checkpoint(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,7 +341,7 @@ impl RaftNetworkV2<Types> for Network {
             Ok(Some(ballot)) => Ok(SnapshotResponse::new(translate::vote(ballot))),
             Ok(None) => Err(StreamingError::Network(NetworkError::new(&PeerError::Ended))),
             Err(error) => {
-                tracing::warn!(member = self.target, %error, "a snapshot did not arrive; it is sent again from where it broke off");
+                tracing::warn!(member = self.target, %error, "a snapshot did not arrive; it is sent again, from where it broke off if it can be");
                 // Whatever it was, a pause comes before the next attempt.
                 Err(StreamingError::Unreachable(Unreachable::new(&error)))
             }

@@ -52,3 +52,56 @@ fn a_tail_that_conflicts_with_the_state_is_cut() {
     fit(&log, Position { term: 3, index: 4 }).unwrap();
     assert_eq!(left(&log), (Some(4), vec![]));
 }
+
+/// A configuration of members 1 to 3 for this data directory.
+fn config(dir: &Path) -> Config {
+    let mut config = Config::parse(&Config::example(), Vec::new()).unwrap();
+    config.data = dir.to_owned();
+    config
+}
+
+fn peer_of(members: &BTreeMap<u64, Node>, id: u64) -> Option<&str> {
+    members.get(&id).map(|node| node.peer.as_str())
+}
+
+#[test]
+fn members_that_only_the_state_knows_are_asked_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, around) = (config(dir.path()), Surroundings::default());
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    let checkpoints = Checkpoints::open(&lock, &config.cluster).unwrap();
+    let mut opened = Store::open(&lock, &config.cluster, &checkpoints, &open::store_options(&around)).unwrap();
+    let at = Position { term: 1, index: 1 };
+    let added = raft::single_member(9, "nine:1", "nine:2", 1);
+    let write = |tables: &mut dyn conclave_core::apply::Tables| {
+        conclave_core::apply::skip(tables, at, Some(added));
+        Ok(())
+    };
+    opened.writer.write(write, |_| Ok(())).unwrap();
+    let checkpoint = checkpoints.make(&opened.store, &mut |_| ControlFlow::Continue(())).unwrap();
+    opened.writer.close().unwrap();
+    drop(opened.store);
+
+    let from_checkpoint = stored(&config, &around, &lock);
+    assert_eq!(peer_of(&from_checkpoint, 9), Some("nine:1"));
+    checkpoints.forget(&checkpoint).unwrap();
+    let from_tables = stored(&config, &around, &lock);
+    assert_eq!(peer_of(&from_tables, 9), Some("nine:1"));
+
+    let moved = Node { peer: "moved:1".to_owned(), client: "moved:2".to_owned() };
+    let all = united(&config, BTreeMap::from([(2, moved), (9, from_tables[&9].clone())]));
+    assert_eq!(all.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 9]);
+    assert_eq!(peer_of(&all, 2), Some("moved:1"), "the cluster knows better than the configuration");
+    assert_eq!(peer_of(&all, 1), Some(config.members[0].peer.as_str()));
+}
+
+#[tokio::test]
+async fn work_that_takes_for_ever_ends_with_the_member() {
+    let ending = AtomicBool::new(false);
+    assert_eq!(unless(&ending, async { 1 }).await, Some(1));
+    let work = async {
+        ending.store(true, Ordering::Release);
+        std::future::pending::<()>().await;
+    };
+    assert_eq!(unless(&ending, work).await, None);
+}
