@@ -141,8 +141,10 @@ pub fn restore(file: &Path, dir: &Path, first: &First, progress: &mut OnProgress
     let membership = single_member(first.member, &first.peer, &first.client, position.index);
     let lock = DirLock::acquire(dir)?;
     let log = lock.dir().join("log");
-    let restored = conclave_store::restore(&lock, file, &first.cluster, position, membership, &mut told(progress))?;
+    let restoring = conclave_store::restore(&lock, file, &first.cluster, position, membership, &mut told(progress))?;
     begin_log(&log, position).map_err(|source| Error::Log { dir: dir.to_owned(), source })?;
+    // Not before the log is there: without one, a member would begin another.
+    let restored = restoring.finish()?;
     Ok(Restored { backup, digest: restored.digest.0, rows: restored.rows })
 }
 
@@ -321,5 +323,58 @@ impl Error {
             Self::Data(conclave_store::Error::Locked { .. }) => "in-use",
             Self::Data(_) | Self::Log { .. } => "data",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use conclave_core::Table;
+    use conclave_store::{Boot, Checkpoints, Options, Store};
+
+    use super::*;
+
+    fn open(lock: &DirLock, cluster: &str) -> Result<conclave_store::Opened, conclave_store::Error> {
+        let options = Options { map_bytes: 1 << 28, boot: Boot::named("boot"), ..Options::default() };
+        Store::open(lock, cluster, &Checkpoints::open(lock, cluster)?, &options)
+    }
+
+    #[test]
+    fn a_restore_that_ended_before_the_log_was_begun_is_no_member_and_can_be_repeated() {
+        let from = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(from.path()).unwrap();
+        let mut opened = open(&lock, "old").unwrap();
+        // A row of the history, which no digest counts.
+        opened.writer.write(|tables| tables.write(Table::Change, b"changed", Some(b"what")), |_| Ok(())).unwrap();
+        let checkpoints = Checkpoints::open(&lock, "old").unwrap();
+        let made = checkpoints.make(&opened.store, &mut |_| ControlFlow::Continue(())).unwrap();
+        let first = First {
+            cluster: "new".to_owned(),
+            member: 1,
+            client: "localhost:1".to_owned(),
+            peer: "localhost:2".to_owned(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        // While the tables are restored, something takes the name of a file of the log.
+        let failed = restore(made.path(), dir.path(), &first, &mut |step, _, _| {
+            if step == "load" {
+                fs::create_dir_all(log.join("vote-a")).unwrap();
+            }
+        });
+        assert!(matches!(failed, Err(Error::Log { .. })), "{failed:?}");
+        assert!(matches!(
+            open(&DirLock::acquire(dir.path()).unwrap(), "new"),
+            Err(conclave_store::Error::HalfRestored { .. })
+        ));
+
+        restore(made.path(), dir.path(), &first, &mut |_, _, _| {}).unwrap();
+        let found = check(dir.path(), &mut |_, _, _| {}).unwrap();
+        assert!(found.findings.iter().all(|(badness, ..)| *badness < Badness::Warning), "{:?}", found.findings);
+        assert_eq!((found.applied, found.log_last, found.log_entries), (Some(1), Some(1), 0));
+        open(&DirLock::acquire(dir.path()).unwrap(), "new").unwrap();
     }
 }

@@ -27,7 +27,7 @@ pub use environment::FORMAT;
 pub use error::{CheckpointError, Error};
 pub use lock::DirLock;
 pub use marker::{Boot, Discarded};
-pub use restore::{Restored, restore};
+pub use restore::{Restored, Restoring, restore};
 pub use snapshot::Snapshot;
 pub use store::{Opened, Options, Readers, Store};
 pub use writer::Writer;

@@ -1,6 +1,7 @@
 //! Restoring a backup, which is a checkpoint's file, into an empty data directory as another cluster.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -34,9 +35,31 @@ pub struct Restored {
     pub bytes: u64,
 }
 
+/// A data directory that holds what was restored, and counts as half restored until [`Self::finish`]: what the member
+/// needs beside it, its log, is made before that.
+#[derive(Debug)]
+#[must_use = "the directory counts as half restored until it is finished"]
+pub struct Restoring {
+    restored: Restored,
+    lock: DirLock,
+}
+
+impl Restoring {
+    /// Lets the directory count. What else was put in it must be durable before.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: it still counts as half restored, or does again after a crash.
+    pub fn finish(self) -> Result<Restored, Error> {
+        let unfinished = self.lock.dir().join(UNFINISHED);
+        fs::remove_file(&unfinished).map_err(io("remove", &unfinished))?;
+        sync_dir(self.lock.dir())?;
+        Ok(self.restored)
+    }
+}
+
 /// Restores a backup into an empty data directory: the same rows, of a new cluster, whose log begins after `position`
 /// with this membership. Leaves closed tables, and a checkpoint of them, so that the log may be purged up to there.
-/// When it was interrupted, nothing but another restore can be done with the directory.
+/// Until it is finished, nothing but another restore can be done with the directory, which begins anew, the log included.
 ///
 /// The chain begins anew, from the new cluster's id and the old chain: entries of the old cluster are void here.
 ///
@@ -50,7 +73,7 @@ pub fn restore(
     position: Position,
     membership: Bytes,
     progress: &mut OnProgress<'_>,
-) -> Result<Restored, Error> {
+) -> Result<Restoring, Error> {
     let dir = lock.dir();
     let backup = Checkpoint::open(file)?;
     backup.verify(progress)?;
@@ -76,9 +99,9 @@ pub fn restore(
     let made = Checkpoints::open(lock, cluster)?.make(&store, progress)?;
     Writer::new(store)?.close()?;
 
-    fs::remove_file(&unfinished).map_err(io("remove", &unfinished))?;
-    sync_dir(dir)?;
-    Ok(Restored { digest: Digest(local.digest), zxid: made.zxid(), rows: made.rows(), bytes: made.raw_bytes() })
+    let restored =
+        Restored { digest: Digest(local.digest), zxid: made.zxid(), rows: made.rows(), bytes: made.raw_bytes() };
+    Ok(Restoring { restored, lock: lock.clone() })
 }
 
 /// Refuses a directory in which a restore was interrupted.
@@ -99,13 +122,26 @@ fn refuse_content(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what an interrupted restore wrote.
+/// Removes what an interrupted restore wrote, and what was put beside it: when it began, none of that was there.
 fn clear(dir: &Path) -> Result<(), Error> {
     Marker::remove(dir)?;
     remove_environments(dir, None)?;
-    let checkpoints = dir.join("checkpoints");
-    if checkpoints.exists() {
-        fs::remove_dir_all(&checkpoints).map_err(io("remove", &checkpoints))?;
+    for name in ["checkpoints", "log"] {
+        let path = dir.join(name);
+        // The directory itself may be a mount, or a link.
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                entries.into_iter().try_for_each(|entry| remove(&entry?.path())).map_err(io("clear", &path))?
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(io("list", &path)(error)),
+        }
+        sync_dir(&path)?;
     }
     sync_dir(dir)
+}
+
+/// Removes a file, or a directory with all that is in it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }

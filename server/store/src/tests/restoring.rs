@@ -20,7 +20,7 @@ fn a_backup_becomes_a_cluster_of_its_own() {
     let backup = from.make();
     let dir = tempfile::tempdir().unwrap();
     let lock = DirLock::acquire(dir.path()).unwrap();
-    let restored = restore(&lock, backup.path(), "new", AT, MEMBERS, &mut go_on).unwrap();
+    let restored = restore(&lock, backup.path(), "new", AT, MEMBERS, &mut go_on).unwrap().finish().unwrap();
     assert_eq!((restored.digest.0, restored.zxid, restored.rows), (backup.local().digest, Zxid(3), 4));
 
     let checkpoints = Checkpoints::open(&lock, "new").unwrap();
@@ -100,9 +100,38 @@ fn an_interrupted_restore_is_not_taken_for_a_member_and_can_be_repeated() {
             let opened = Store::open(&lock, "new", &checkpoints, &options("boot"));
             assert!(matches!(opened, Err(Error::HalfRestored { .. })), "{stop_at}");
         }
-        restore(&lock, backup.path(), "new", AT, MEMBERS, &mut go_on).unwrap();
+        restore(&lock, backup.path(), "new", AT, MEMBERS, &mut go_on).unwrap().finish().unwrap();
         let checkpoints = Checkpoints::open(&lock, "new").unwrap();
         let opened = Store::open(&lock, "new", &checkpoints, &options("boot")).unwrap();
         assert_eq!(content(&opened.store).1, content(&from.opened.store).1);
     }
+}
+
+#[test]
+fn a_restore_that_was_not_finished_is_refused_by_every_open_and_begun_anew_with_its_log() {
+    let from = Bench::new();
+    let backup = from.make();
+    let dir = tempfile::tempdir().unwrap();
+    let lock = DirLock::acquire(dir.path()).unwrap();
+    drop(restore(&lock, backup.path(), "first", AT, MEMBERS, &mut go_on).unwrap());
+    // The crash came while the log was being begun.
+    let log = dir.path().join("log");
+    fs::create_dir_all(log.join("deeper")).unwrap();
+    fs::write(log.join("segment"), "half").unwrap();
+    let refused = |cluster| {
+        let checkpoints = Checkpoints::open(&lock, cluster).unwrap();
+        let opened = Store::open(&lock, cluster, &checkpoints, &options("boot"));
+        assert!(matches!(opened, Err(Error::HalfRestored { .. })), "{opened:?}");
+    };
+    refused("first");
+
+    // Another backup's cluster, at another position.
+    let at = Position { term: 0, index: 3 };
+    let restoring = restore(&lock, backup.path(), "new", at, MEMBERS, &mut go_on).unwrap();
+    assert!(names(&log).is_empty(), "the log that was half begun is gone");
+    refused("new");
+    restoring.finish().unwrap();
+    let checkpoints = Checkpoints::open(&lock, "new").unwrap();
+    let opened = Store::open(&lock, "new", &checkpoints, &options("boot")).unwrap();
+    assert_eq!(content(&opened.store).0.applied, Some(at));
 }
