@@ -184,8 +184,8 @@ impl Checkpoints {
     /// Removes what came of checkpoints at such positions, and what has no such name. The right to receive one is held.
     pub(super) fn remove_parts(&self, which: impl Fn(Position) -> bool) {
         let removed = suffixed(&self.0.dir, PART).and_then(|parts| {
-            let useless = parts.into_iter().filter(|path| part_position(path).is_none_or(&which));
-            useless.map(|path| self.remove(&path)).collect::<Result<(), _>>()
+            let mut useless = parts.into_iter().filter(|path| part_position(path).is_none_or(&which));
+            useless.try_for_each(|path| self.remove(&path))
         });
         if let Err(error) = removed {
             // It only takes room, until the next one.
