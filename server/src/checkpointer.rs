@@ -30,9 +30,11 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 const NICE: i32 = 5;
 
 /// What the thread is asked for.
-struct Asked {
-    at_least: Zxid,
-    reply: oneshot::Sender<Result<Checkpoint, String>>,
+enum Asked {
+    /// One that holds this.
+    AtLeast(Zxid, oneshot::Sender<Result<Checkpoint, String>>),
+    /// One in the place of this one, which is damaged.
+    InPlaceOf(Checkpoint),
 }
 
 /// Asks the checkpoint thread, and shows what it did.
@@ -83,8 +85,14 @@ impl Checkpointer {
         }
         let (reply, answer) = oneshot::channel();
         let stopping = || "this member is stopping".to_owned();
-        self.asked.send(Asked { at_least, reply }).map_err(|_| stopping())?;
+        self.asked.send(Asked::AtLeast(at_least, reply)).map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
+    }
+
+    /// Has another one made, if this damaged one is still the newest. Until there is one it stays: Raft needs one.
+    pub(crate) fn replace(&self, damaged: Checkpoint) {
+        // A thread that has ended makes none.
+        drop(self.asked.send(Asked::InPlaceOf(damaged)));
     }
 
     /// The newest one.
@@ -158,7 +166,14 @@ impl Thread {
             }
             let Some(shared) = self.shared.upgrade() else { return };
             match asked {
-                Some(Asked { at_least, reply }) => {
+                Some(Asked::InPlaceOf(damaged)) => {
+                    let is_newest = self.checkpoints.newest().is_some_and(|newest| newest.is_same_file(&damaged));
+                    if is_newest {
+                        tracing::error!("the newest checkpoint has rotted: another one is made");
+                        drop(self.make(&shared));
+                    }
+                }
+                Some(Asked::AtLeast(at_least, reply)) => {
                     let newest = self.checkpoints.newest().filter(|newest| newest.zxid() >= at_least);
                     let made = newest.map_or_else(|| self.make(&shared), Ok);
                     // Whoever asked may be gone.

@@ -16,7 +16,7 @@ use conclave_protocol::{Endpoint, MemberId};
 use conclave_store::{Store, Writer};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::applier::Applier;
 use crate::checkpointer::Checkpointer;
@@ -189,6 +189,7 @@ pub(crate) struct Running {
     applier: JoinHandle<Writer>,
     /// Tells the apply thread not to wait for its disk any more.
     stopping: Arc<AtomicBool>,
+    court: Court,
     checkpointing: JoinHandle<()>,
     raft_runtime: Runtime,
     client_runtime: Runtime,
@@ -243,8 +244,12 @@ impl Running {
         let local = kept.writer.local().clone();
         let (apply, commands_to_apply) = mpsc::unbounded_channel();
         let carried = Arc::<Carried>::default();
-        let computed = Computed::default();
+        let computed = Computed::after(state.zxid);
         let (checkpointer, checkpoint_thread) = Checkpointer::prepare(kept.checkpoints.clone());
+        carried.replace_by({
+            let checkpointer = checkpointer.clone();
+            move |damaged| checkpointer.replace(damaged)
+        });
         let (peers, inlets, replica) = raft_runtime.block_on(async {
             let (peers, inlets) = Peers::start(config.member, &config.cluster, peer_listener, dialer);
             let options = StartOptions {
@@ -276,6 +281,9 @@ impl Running {
         let known = query::sessions(&kept.store.snapshot()?)?;
         let before = raft::stored_members(&local);
         peers.set_members(before.nodes.clone());
+        // Before Raft starts: it may have entries to apply, and others to ask about them, which may wait for this member.
+        let (begun, begins) = oneshot::channel();
+        client_runtime.spawn(tasks::serve_peers(computed.clone(), begins, services_in));
         let court = Court::new(before);
         let stopping = Arc::<AtomicBool>::default();
         let applier = Applier {
@@ -370,7 +378,8 @@ impl Running {
             Arc::clone(&shared.expired),
         ));
         client_runtime.spawn(tasks::serve_forwards(forward_in, planner.clone(), leases.clone()));
-        client_runtime.spawn(tasks::serve_peers(Arc::clone(&shared), services_in));
+        // It serves for as long as the runtime runs.
+        let _ = begun.send(Arc::clone(&shared));
         client_runtime.spawn(tasks::lead(Arc::clone(&shared), planner.clone(), leases));
         client_runtime.spawn(tasks::sync(Arc::clone(&shared)));
         client_runtime.spawn(tasks::watch_raft(Arc::clone(&shared), replica.running()));
@@ -392,6 +401,7 @@ impl Running {
             threads,
             applier,
             stopping,
+            court,
             checkpointing,
             raft_runtime,
             client_runtime,
@@ -444,11 +454,13 @@ impl Running {
     /// When the tables could not be closed: the next start counts as one after a crash.
     pub(crate) fn stop(self) -> Result<(), Fault> {
         self.shared.ready.store(false, Ordering::Release);
+        self.court.stop();
         self.shared.checkpointer.stop();
         self.shared.room.stop();
         self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
-        let shutdown = tokio::time::timeout(RAFT_STOPS_WITHIN, self.shared.replica.shutdown());
-        if self.raft_runtime.block_on(async { shutdown.await }).is_err() {
+        let replica = &self.shared.replica;
+        let shutdown = async { tokio::time::timeout(RAFT_STOPS_WITHIN, replica.shutdown()).await };
+        if self.raft_runtime.block_on(shutdown).is_err() {
             // It may be waiting for its log, which waits for room on its disk.
             tracing::warn!("Raft did not end in time: it is ended as it is");
         }

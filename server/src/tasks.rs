@@ -71,7 +71,7 @@ impl Disputed {
 
 /// Answers other members. Until `started` brings what a running member has, it answers what needs none of that: others
 /// may wait for this member's digest before they, and with them this one's Raft, can start.
-pub(crate) async fn serve_starting(
+pub(crate) async fn serve_peers(
     computed: Computed,
     mut started: oneshot::Receiver<Arc<Shared>>,
     mut requests: mpsc::Receiver<PeerRequest>,
@@ -135,15 +135,6 @@ fn starting(computed: &Computed) -> wire::Status {
         certificate_end_s: None,
         note: Some("it is starting".to_owned()),
     }
-}
-
-/// As [`serve_starting`], of a member that runs.
-pub(crate) async fn serve_peers(shared: Arc<Shared>, requests: mpsc::Receiver<PeerRequest>) {
-    let (start, started) = oneshot::channel();
-    let computed = shared.computed.clone();
-    // It is received below.
-    drop(start.send(shared));
-    serve_starting(computed, started, requests).await;
 }
 
 async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>, mut disputed: Disputed) {
@@ -240,10 +231,13 @@ fn enough<T>(ends: Position, at_least: u64, asked: T) -> Result<T, String> {
     Ok(asked)
 }
 
-/// Forgets the last quarantine, when this member has been well for a while.
+/// Forgets the last quarantine, when this member has been well for a while, and a checkpoint's scan has found nothing.
 pub(crate) async fn forgive(shared: Arc<Shared>, dir: PathBuf) {
     while !shared.is_ready() {
         tokio::time::sleep(AGAIN).await;
+    }
+    while shared.checkpointer.counts().made.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(WELL_AFTER).await;
     }
     tokio::time::sleep(WELL_AFTER).await;
     if shared.is_ready()

@@ -168,6 +168,12 @@ impl Checkpoint {
         &self.0.path
     }
 
+    /// Whether both are clones of one: two files of the same id hold the same, and one of them may rot.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// To tell another member which one this is.
     #[must_use]
     pub fn offer(&self) -> Offer {
