@@ -248,12 +248,9 @@ async fn fetch_from(
 ) -> Result<Checkpoint, peer::Error> {
     let (writer, reader) = peers.open_fetch(member, at_least).await?;
     let mut ends = Ends { writer, reader };
-    let judge = |at: Position| match at.index < at_least {
-        true => Judged::Refused(format!("it ends at entry {}, and {at_least} is needed", at.index)),
-        false => Judged::Wanted,
-    };
     // The checkpoints that this member made itself are of a state that is not believed.
-    let received = transfer::receive(&mut ends, checkpoints, carried, Others::Disbelieved, judge).await;
+    let received =
+        transfer::receive(&mut ends, checkpoints, carried, Others::Disbelieved, |at| judge(at, at_least)).await;
     if let Err(error) = &received {
         ends.failed(error).await;
     }
@@ -261,6 +258,14 @@ async fn fetch_from(
     // The sender may be gone: what it sent is here.
     drop(ends.done(None).await);
     Ok(checkpoint)
+}
+
+/// Refuses a checkpoint that ends before the log begins, before it is carried over.
+fn judge(at: Position, at_least: u64) -> Judged {
+    match at.index < at_least {
+        true => Judged::Refused(format!("it ends at entry {}, and {at_least} is needed", at.index)),
+        false => Judged::Wanted,
+    }
 }
 
 /// Makes the log fit a state that ends at this entry, which is committed: what conflicts with it goes, and the log begins

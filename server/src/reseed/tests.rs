@@ -1,8 +1,10 @@
-//! What is left of a log beside a state that ends at a committed entry.
+//! What is left of a log beside a state that ends at a committed entry; whom a member in quarantine asks and answers.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
+use conclave_link::pki::{Authority, Spec, write_credentials};
+use conclave_link::{Credentials, Principal, TrustDomain};
 use conclave_log::{MemDisk, Options, Record, Writer, open};
 
 use super::*;
@@ -93,6 +95,41 @@ fn members_that_only_the_state_knows_are_asked_too() {
     assert_eq!(all.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 9]);
     assert_eq!(peer_of(&all, 2), Some("moved:1"), "the cluster knows better than the configuration");
     assert_eq!(peer_of(&all, 1), Some(config.members[0].peer.as_str()));
+}
+
+#[tokio::test]
+async fn a_member_in_quarantine_answers_whoever_has_a_members_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let domain = TrustDomain::new("test").unwrap();
+    let authority = |plane| Authority::create(&dir.path().join("ca"), plane, &domain).unwrap();
+    let (peer, client) = (authority(Plane::Peer), authority(Plane::Client));
+    let tls = |id| {
+        let issued = peer.issue(&Spec::new(Principal::member(&domain, id).unwrap(), 1)).unwrap();
+        let tls = dir.path().join(format!("tls{id}"));
+        write_credentials(&tls, &issued, &peer, &client).unwrap();
+        tls
+    };
+    let mut config = config(dir.path());
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    (config.tls, config.listen.peer) = (tls(config.member), free);
+    let record = crate::quarantine::Record { attempt: 2, is_pending: true, why: "rot".to_owned() };
+    let here = plane(&config, &record, &united(&config, BTreeMap::new())).unwrap();
+
+    // It was added after that configuration was written.
+    let credentials = Credentials::load_dir(&tls(9)).unwrap();
+    let listener = Listener::bind_with(free, Plane::Peer, &credentials, peer::tuning()).unwrap();
+    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).unwrap();
+    let (stranger, _inlets) = Peers::start(9, &config.cluster, listener, dialer);
+    let peer = here.listener().local_address().unwrap().to_string();
+    stranger.add(config.member, &Node { peer, client: String::new() });
+    let answer = stranger.ask(config.member, wire::Request::Status, CLOSING).await.unwrap();
+    assert!(matches!(&answer, wire::Response::Status(status) if status.role == "quarantined"), "{answer:?}");
+}
+
+#[test]
+fn a_checkpoint_that_ends_before_the_log_begins_is_refused_when_it_is_offered() {
+    assert_eq!(judge(Position { term: 1, index: 70 }, 70), Judged::Wanted);
+    assert!(matches!(judge(Position { term: 9, index: 69 }, 70), Judged::Refused(_)));
 }
 
 #[tokio::test]
