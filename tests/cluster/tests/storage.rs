@@ -26,6 +26,18 @@ async fn fill(client: &Client, numbers: std::ops::Range<u32>) {
     stream::iter(numbers).for_each_concurrent(16, write).await;
 }
 
+/// Writes 700 bytes to each of so many znodes, which do not shrink in a checkpoint.
+async fn fill_with_noise(client: &Client, znodes: u32) {
+    let write = |number| {
+        let at = client.at(format!("/noise/{number}"));
+        let noise: Vec<u8> = (0..700).map(|_| rand::random()).collect();
+        async move {
+            at.create(noise).parents().await.unwrap();
+        }
+    };
+    stream::iter(0..znodes).for_each_concurrent(16, write).await;
+}
+
 /// What lies in a znode: found again on the disk.
 fn text(number: u32) -> String {
     format!("this is the znode of number {number:06}.").repeat(25)
@@ -128,15 +140,7 @@ async fn a_snapshot_that_was_broken_off_goes_on_where_it_was() {
     let away = follower(&cluster).await;
     let last = metric(&cluster, away, "log_last_index").await;
     cluster.stop(away).await.unwrap();
-    // Noise does not shrink.
-    let write = |number| {
-        let at = client.at(format!("/noise/{number}"));
-        let noise: Vec<u8> = (0..700).map(|_| rand::random()).collect();
-        async move {
-            at.create(noise).parents().await.unwrap();
-        }
-    };
-    stream::iter(0..1_500).for_each_concurrent(16, write).await;
+    fill_with_noise(&client, 1_500).await;
     let leader = cluster.leader().await.unwrap();
     eventually_async("the leader's log begins behind what that member has", async || {
         metric(&cluster, leader, "log_purged_index").await > last + 10
@@ -259,12 +263,15 @@ async fn with_its_own_checkpoint_rotten_too_a_member_fetches_another_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_in_quarantine_says_so_and_waits_for_whoever_can_help() {
     let (mut cluster, id) = with_a_checkpoint().await;
+    fill_with_noise(&cluster.client("ann").await.unwrap(), 1_500).await;
     rot_checkpoints(&cluster, id);
     let only = Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap();
     assert!(rot(&tables(&cluster, id), &text(7)) > 0, "the row is not on the disk");
     let others: Vec<u64> = cluster.running().into_iter().filter(|other| *other != id).collect();
     for other in &others {
         cluster.kill(*other).await;
+        // Slowly enough to be looked at.
+        cluster.configure(*other, |config| config.storage.snapshot_bytes_per_s = 128 << 10);
     }
     let reading = tokio::spawn(async move { only.at("/data/000007").get().stale().await });
     eventually_async("it is in quarantine", async || metric(&cluster, id, "quarantined").await == 1).await.unwrap();
