@@ -119,6 +119,12 @@ impl Writer {
     /// One round of the loop: drain, write, sync, tell; then what can be done off the critical path.
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
         self.pending.extend(batch.queue);
+        // An entry that is about to be taken back would be called committed by the frames in front of the truncation, if a
+        // crash leaves only those: then not before everything is written that was queued before it was told.
+        let is_safe = !self.pending.iter().any(|queued| matches!(queued.op, Op::Truncate(_)));
+        if let Some(committed) = batch.committed.filter(|_| is_safe) {
+            self.log.set_committed(committed);
+        }
         while !self.pending.is_empty() {
             match self.next() {
                 Err(full) if full.is_full() => {
@@ -129,8 +135,6 @@ impl Writer {
                 other => other?,
             }
         }
-        // Not before everything is written that was queued before it was told: an entry that is about to be taken back
-        // would be called committed by the frames in front of the truncation, if a crash leaves only those.
         if let Some(committed) = batch.committed {
             self.log.set_committed(committed);
         }

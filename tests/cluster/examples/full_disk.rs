@@ -210,6 +210,7 @@ impl Bench {
             if self.write().await? {
                 refused_since = Instant::now();
             } else {
+                // tidy: allow sleep, between two looks at a condition that has a deadline
                 tokio::time::sleep(LOOK).await;
             }
             if self.counts.acknowledged * DATA_BYTES as u64 > DISK_BYTES {
@@ -269,6 +270,7 @@ impl Bench {
                 )
                 .into());
             }
+            // tidy: allow sleep, between two looks at a condition that has a deadline
             tokio::time::sleep(LOOK).await;
         }
         self.counts.back_in_ms = began.elapsed().as_millis();
@@ -330,6 +332,7 @@ impl Bench {
                 self.cluster.keep();
                 return Err(format!("the members do not agree: {states:?}").into());
             }
+            // tidy: allow sleep, between two looks at a condition that has a deadline
             tokio::time::sleep(LOOK).await;
         }
         for id in self.cluster.ids() {
@@ -428,6 +431,7 @@ impl Filler {
         let thread = std::thread::spawn(move || {
             while !here.load(Ordering::Acquire) {
                 take(&mut file)?;
+                // tidy: allow sleep, the pace at which somebody else fills the disk
                 std::thread::sleep(LOOK);
             }
             Ok(())

@@ -1,5 +1,7 @@
 //! Cuts the power of a whole cluster again and again, and counts what was lost: `power_cuts [CUTS] [SEED]`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 #[tokio::main]
