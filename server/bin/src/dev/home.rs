@@ -74,9 +74,12 @@ impl Seat {
         let config = Config { data: "data".into(), tls: "tls".into(), ..self.config.clone() };
         let broken = |error| Failure::broken(self.file().display(), error);
         let mut table = toml::Table::try_from(&config).map_err(broken)?;
+        // Not written down, so that a later version's defaults hold for this cluster too.
         if config.raft == RaftTiming::default() {
-            // Not written down, so that a later version's defaults hold for this cluster too.
             table.remove("raft");
+        }
+        if config.storage == StorageOptions::default() {
+            table.remove("storage");
         }
         let text = toml::to_string(&table).map_err(broken)?;
         write(&self.file(), &format!("# Written by `conclave dev` at its first start.\n{text}"))
