@@ -13,15 +13,14 @@ use conclave_core::{Fault, Table, query, row};
 use conclave_protocol::{SessionId, Zxid};
 use conclave_store::{Checkpoint, CheckpointError, Store, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
-use crate::digests::{Computed, Verdict};
+use crate::digests::{Computed, Verdict, no_majority};
 use crate::monotonic;
 use crate::planner;
 use crate::publish::{Publisher, session_of};
 use crate::raft::{Applied, ApplyCommand, Item, Kind};
-use crate::tasks::no_majority;
 
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
@@ -104,29 +103,30 @@ impl Applier {
     ) -> std::io::Result<JoinHandle<Writer>> {
         std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
             while let Some(command) = commands.blocking_recv() {
-                // Raft may have been shut down meanwhile: then nobody needs the answer.
-                let fault = match command {
+                let goes_on = match command {
                     ApplyCommand::Batch(batch) => {
                         let result = self.batch(&batch.items);
-                        let fault = result.as_ref().err().cloned();
-                        fault.iter().for_each(|fault| (self.faults)(fault));
-                        drop(batch.done.send(result));
-                        fault
+                        self.answer(batch.done, result)
                     }
                     ApplyCommand::Install(install) => {
                         let result = self.install(&install.checkpoint);
-                        let fault = result.as_ref().err().cloned();
-                        fault.iter().for_each(|fault| (self.faults)(fault));
-                        drop(install.done.send(result));
-                        fault
+                        self.answer(install.done, result)
                     }
                 };
-                if fault.is_some() {
+                if !goes_on {
                     break;
                 }
             }
             self.tables
         })
+    }
+
+    /// Tells Raft what came of a command; true when the thread can go on.
+    fn answer<T>(&self, done: oneshot::Sender<Result<T, Fault>>, result: Result<T, Fault>) -> bool {
+        let goes_on = result.as_ref().map_err(&self.faults).is_ok();
+        // Raft may have been shut down meanwhile: then nobody needs the answer.
+        drop(done.send(result));
+        goes_on
     }
 
     fn batch(&mut self, items: &[Item]) -> Result<Vec<Applied>, Fault> {
@@ -242,9 +242,7 @@ impl Applier {
         }
         let snapshot = self.store.snapshot()?;
         let state = query::state(&snapshot)?;
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.stamped(state.time_ms, monotonic(), false);
-        drop(clock);
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).stamped(state.time_ms, monotonic(), false);
         self.install_sessions(query::sessions(&snapshot)?);
         self.computed.keep(state.zxid, checkpoint.local().digest);
         self.publisher.installed(&snapshot)?;

@@ -153,6 +153,8 @@ impl Default for Storage {
 
 /// The smallest file of the log.
 const LEAST_SEGMENT_BYTES: u64 = 64 << 10;
+/// Slower, a snapshot of any size would never arrive.
+const LEAST_SNAPSHOT_BYTES_PER_S: u64 = 64 << 10;
 /// Every key, for suggestions.
 const KEYS: [&str; 22] = [
     "cluster",
@@ -256,7 +258,7 @@ impl Config {
         if storage.checkpoint_log_bytes == 0 {
             return bad("storage.checkpoint_log_bytes", &0, "a checkpoint after every write would be no end of them");
         }
-        if storage.snapshot_bytes_per_s < LEAST_SEGMENT_BYTES {
+        if storage.snapshot_bytes_per_s < LEAST_SNAPSHOT_BYTES_PER_S {
             return bad("storage.snapshot_bytes_per_s", &storage.snapshot_bytes_per_s, "it must be at least 65536");
         }
         if storage.stalled_sync_ms < raft.election_max_ms {

@@ -159,6 +159,14 @@ pub(crate) async fn decide(
     }
 }
 
+/// What a member says that stops because nobody is right.
+pub(crate) fn no_majority(zxid: Zxid) -> String {
+    format!(
+        "no majority of voters agrees on the digest after zxid {zxid}: which of them holds the right state can't be told. \
+         All stop writing. Compare them with `conclave doctor --dir` and restore the right one, or a backup"
+    )
+}
+
 /// Where the apply thread gets its verdicts: it runs before Raft does, which knows the voters.
 #[derive(Clone, Default)]
 pub(crate) struct Court {
@@ -307,6 +315,12 @@ mod tests {
         let joint = members(&[&[1, 2, 3], &[3, 4, 5]]);
         assert_eq!(count(5, &BTreeMap::from([(1, 5), (2, 5), (3, 5)]), &joint), None);
         assert_eq!(count(5, &BTreeMap::from([(1, 5), (3, 5), (4, 5)]), &joint), Some(Verdict::Mine));
+    }
+
+    #[test]
+    fn whoever_stops_because_nobody_is_right_says_it_in_one_line() {
+        let text = no_majority(Zxid(7));
+        assert!(text.contains("zxid 7: which") && text.contains("told. All stop") && !text.contains("  "), "{text}");
     }
 
     #[test]

@@ -40,7 +40,6 @@ pub use conclave_store::Boot as StoreBoot;
 pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming, Storage as StorageOptions};
 pub use member::{Stopped, Surroundings};
 pub use open::StartError;
-pub use raft::single_member;
 pub use supervisor::Member;
 
 /// This machine's monotonic clock: it does not run back, and it means nothing elsewhere.

@@ -25,15 +25,14 @@ use crate::config::Config;
 use crate::digests::{Computed, Court};
 use crate::forward::{self, Forwarder};
 use crate::ground::Real;
+use crate::open::{self, StartError};
 use crate::peer::transfer::Carried;
 use crate::peer::{self, Peers, wire};
 use crate::publish::Publisher;
 use crate::raft::{self, Leadership, Replica, StartOptions, Timing};
 use crate::room::Room;
 use crate::watches::ConnectionId;
-use crate::{monotonic, open, planner, sessions, tasks, wall_ms};
-
-use crate::open::StartError;
+use crate::{monotonic, planner, sessions, tasks, wall_ms};
 
 /// Threads for clients. Raft, the log, apply and the planner have threads of their own.
 const CLIENT_THREADS: usize = 2;
@@ -431,6 +430,7 @@ impl Running {
     /// Ends it as kill -9 would: nothing is said to anybody, nothing is synced or closed. Blocks until its threads are
     /// gone, so that its directory and ports are free; must not be called from within an async task.
     pub(crate) fn kill(self) {
+        self.court.stop();
         let Self { shared, threads, applier, raft_runtime, client_runtime, planner, checkpointing, stopping, .. } =
             self;
         shared.checkpointer.stop();
@@ -465,15 +465,11 @@ impl Running {
             tracing::warn!("Raft did not end in time: it is ended as it is");
         }
         self.planner.send(planner::Command::Stop);
-        let mut fault = None;
-        self.shared.stopped.send_if_modified(|stopped| {
-            if let Some(Stopped::Fault(why) | Stopped::Quarantine(why)) = stopped {
-                fault = Some(why.clone());
-            }
-            let is_first = stopped.is_none();
-            stopped.get_or_insert(Stopped::Clean);
-            is_first
-        });
+        end(&self.shared.stopped, Stopped::Clean);
+        let fault = match &*self.shared.stopped.borrow() {
+            Some(Stopped::Fault(why) | Stopped::Quarantine(why)) => Some(why.clone()),
+            Some(Stopped::Clean) | None => None,
+        };
         let Self { shared, mut threads, applier, raft_runtime, client_runtime, checkpointing, stopping, .. } = self;
         threads.push(checkpointing);
         client_runtime.shutdown_timeout(Duration::from_secs(2));

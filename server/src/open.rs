@@ -258,6 +258,11 @@ pub(crate) fn endpoints(config: &Config) -> Vec<Endpoint> {
 
 /// The members that a new cluster begins with, when this member is to make one.
 pub(crate) fn initial(config: &Config) -> Option<BTreeMap<u64, Node>> {
+    config.initialize.then(|| nodes(config))
+}
+
+/// The members that the configuration names, as Raft does.
+pub(crate) fn nodes(config: &Config) -> BTreeMap<u64, Node> {
     let node = |member: &MemberAddress| (member.id, Node { peer: member.peer.clone(), client: member.client.clone() });
-    config.initialize.then(|| config.members.iter().map(node).collect())
+    config.members.iter().map(node).collect()
 }

@@ -379,7 +379,8 @@ impl Inner {
 
     /// Tells watches what happened up to `last`, out of the history, or to read the present state.
     fn tell_history(&mut self, base: &dyn Base, last: Zxid) -> Result<(), Fault> {
-        let mut after = self.published;
+        // Without watches there is nobody to tell, and the history is long.
+        let mut after = if self.watches.len() == 0 { last } else { self.published };
         while after < last {
             match query::history(base, after, HISTORY_PAGE)? {
                 History::Kept { transactions, upto, .. } => {

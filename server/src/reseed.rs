@@ -37,8 +37,7 @@ const CLOSING: Duration = Duration::from_secs(60);
 /// Why it can't be done, in words for the log.
 pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, ending: &AtomicBool) -> Result<(), String> {
     let dir = &config.data;
-    let words = |error: &dyn std::error::Error| error.to_string();
-    let lock = lock(dir).map_err(|error| words(&error))?;
+    let lock = lock(dir).map_err(words)?;
     // Before anything goes: nobody else here knows who was added since the configuration was written.
     let members = united(config, stored(config, around, &lock));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -46,11 +45,11 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
         .enable_all()
         .thread_name("reseed")
         .build()
-        .map_err(|error| words(&error))?;
+        .map_err(words)?;
     let peers = {
         let _inside = runtime.enter();
         if let Some(address) = config.listen.admin {
-            let listener = open::bind_admin(address).map_err(|error| words(&error))?;
+            let listener = open::bind_admin(address).map_err(words)?;
             tokio::spawn(admin::quarantined(listener, record.why.clone()));
         }
         plane(config, record, &members)?
@@ -62,12 +61,11 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
                 Err(error) => tracing::warn!(error, "this member's own checkpoint and log do not make its state"),
             }
         }
-        let (log, thread) = open::log(config, around).map_err(|error| words(&error))?;
+        let (log, thread) = open::log(config, around).map_err(words)?;
         let purged = log.purged().map_or(0, |purged| purged.index);
         let fetched = runtime.block_on(fetch(config, &peers, &members, &lock, purged, ending));
-        let fitted = fetched.and_then(|fetched| {
-            fetched.map(|checkpoint| fit(&log, checkpoint.position())).transpose().map_err(|error| words(&error))
-        });
+        let fitted = fetched
+            .and_then(|fetched| fetched.map(|checkpoint| fit(&log, checkpoint.position())).transpose().map_err(words));
         drop(log);
         let ended = thread.join().map_err(|_| "the log's thread panicked".to_owned());
         if fitted?.is_none() {
@@ -79,6 +77,12 @@ pub(crate) fn run(config: &Config, around: &Surroundings, record: &Record, endin
     drop(peers);
     runtime.shutdown_timeout(Duration::from_secs(2));
     made
+}
+
+/// An error, as the log has it.
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// The lock on the data directory: the last run may still be closing what it had open.
@@ -118,20 +122,17 @@ fn stored(config: &Config, around: &Surroundings, lock: &DirLock) -> BTreeMap<u6
 
 /// With the members of the configuration: whoever is in both is where the cluster has said.
 fn united(config: &Config, stored: BTreeMap<u64, Node>) -> BTreeMap<u64, Node> {
-    let node =
-        |member: &crate::MemberAddress| (member.id, Node { peer: member.peer.clone(), client: member.client.clone() });
-    let mut members: BTreeMap<u64, Node> = config.members.iter().map(node).collect();
+    let mut members = open::nodes(config);
     members.extend(stored);
     members
 }
 
 /// The peer plane of a member that has nothing to say but that it is in quarantine.
 fn plane(config: &Config, record: &Record, members: &BTreeMap<u64, Node>) -> Result<Peers, String> {
-    let words = |error: &dyn std::error::Error| error.to_string();
-    let credentials = open::credentials(config).map_err(|error| words(&error))?;
+    let credentials = open::credentials(config).map_err(words)?;
     let listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning());
-    let listener = listener.map_err(|error| words(&error))?;
-    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).map_err(|error| words(&error))?;
+    let listener = listener.map_err(words)?;
+    let dialer = Dialer::with(&credentials, Plane::Peer, peer::tuning()).map_err(words)?;
     let (peers, inlets) = Peers::start(config.member, &config.cluster, listener, dialer);
     // They are not made the members: then strangers would get no answer, and this one does not know who is none.
     members.iter().filter(|(id, _)| **id != config.member).for_each(|(id, node)| peers.add(*id, node));
@@ -143,20 +144,7 @@ async fn answer(mut requests: mpsc::Receiver<PeerRequest>, why: String) {
     while let Some(PeerRequest { request, reply, .. }) = requests.recv().await {
         let response = match request {
             wire::Request::Clock => wire::Response::Clock { wall_ms: wall_ms() },
-            wire::Request::Status => wire::Response::Status(wire::Status {
-                role: "quarantined".to_owned(),
-                term: 0,
-                zxid: 0,
-                digest: 0,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                wall_ms: wall_ms(),
-                log_last_sync_us: 0,
-                log_longest_sync_us: 0,
-                free_bytes: 0,
-                checkpoint_zxid: None,
-                certificate_end_s: None,
-                note: Some(why.clone()),
-            }),
+            wire::Request::Status => wire::Response::Status(wire::Status::without_a_run("quarantined", why.clone())),
             _ => wire::Response::Refused(wire::Refused::NotAvailable),
         };
         // Whoever asked may be gone.
@@ -167,17 +155,17 @@ async fn answer(mut requests: mpsc::Receiver<PeerRequest>, why: String) {
 /// Throws the tables away and makes them again from the newest checkpoint of this member; the log is applied by the
 /// next run.
 fn rebuild(config: &Config, around: &Surroundings, lock: &DirLock) -> Result<(), String> {
-    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(|error| error.to_string())?;
+    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(words)?;
     if let Some(newest) = checkpoints.newest() {
-        newest.verify(&mut |_| ControlFlow::Continue(())).map_err(|error| error.to_string())?;
+        newest.verify(&mut |_| ControlFlow::Continue(())).map_err(words)?;
     }
     let mut options = open::store_options(around);
     options.discard = true;
-    let opened = Store::open(lock, &config.cluster, &checkpoints, &options).map_err(|error| error.to_string())?;
+    let opened = Store::open(lock, &config.cluster, &checkpoints, &options).map_err(words)?;
     let applied = opened.writer.local().applied.map_or(0, |applied| applied.index);
-    opened.writer.close().map_err(|fault| fault.to_string())?;
+    opened.writer.close().map_err(words)?;
     drop(opened.store);
-    let (log, thread) = open::log(config, around).map_err(|error| error.to_string())?;
+    let (log, thread) = open::log(config, around).map_err(words)?;
     let purged = log.purged().map_or(0, |purged| purged.index);
     drop(log);
     thread.join().map_err(|_| "the log's thread panicked".to_owned())?;
@@ -198,7 +186,7 @@ async fn fetch(
     at_least: u64,
     ending: &AtomicBool,
 ) -> Result<Option<Checkpoint>, String> {
-    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(|error| error.to_string())?;
+    let checkpoints = Checkpoints::open(lock, &config.cluster).map_err(words)?;
     let carried = Carried::default();
     let others: Vec<u64> = members.keys().copied().filter(|id| *id != config.member).collect();
     if others.is_empty() {

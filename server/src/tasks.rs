@@ -121,20 +121,8 @@ fn answer_early(
 /// How a member is that does not run yet.
 fn starting(computed: &Computed) -> wire::Status {
     let (zxid, digest) = computed.last();
-    wire::Status {
-        role: "starting".to_owned(),
-        term: 0,
-        zxid: zxid.0,
-        digest: digest.unwrap_or_default(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        wall_ms: wall_ms(),
-        log_last_sync_us: 0,
-        log_longest_sync_us: 0,
-        free_bytes: 0,
-        checkpoint_zxid: None,
-        certificate_end_s: None,
-        note: Some("it is starting".to_owned()),
-    }
+    let status = wire::Status::without_a_run("starting", "it is starting".to_owned());
+    wire::Status { zxid: zxid.0, digest: digest.unwrap_or_default(), ..status }
 }
 
 async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>, mut disputed: Disputed) {
@@ -176,15 +164,8 @@ async fn settle(shared: Arc<Shared>, Dispute { zxid, mine, theirs }: Dispute) {
     match digests::decide(&shared.peers, || replica.membership(), zxid, mine, mine).await {
         Verdict::Mine | Verdict::MineAndPlanned | Verdict::Stopping => {}
         Verdict::Theirs => shared.fault_of(&Fault::Digest { zxid, computed: mine, expected: theirs }),
-        Verdict::Nobody => shared.fault(no_majority(zxid)),
+        Verdict::Nobody => shared.fault(digests::no_majority(zxid)),
     }
-}
-
-/// What a member says that stops because nobody is right.
-pub(crate) fn no_majority(zxid: Zxid) -> String {
-    format!(
-        "no majority of voters agrees on the digest after zxid {zxid}: which of them holds the right state can't be told.          All stop writing. Compare them with `conclave doctor --dir` and restore the right one, or a backup"
-    )
 }
 
 /// Sends checkpoints to members that make their state again.
@@ -202,17 +183,16 @@ pub(crate) async fn serve_fetches(
             let found = match shared.checkpointer.newest().filter(|newest| newest.position().index >= at_least) {
                 Some(newest) => Ok(Ok(newest)),
                 // Everything that is applied here.
-                None => {
-                    let all = shared.publisher.published();
-                    ends.working(shared.checkpointer.fresh(all)).await
-                }
+                None => ends.working(shared.checkpointer.fresh(shared.publisher.published())).await,
             };
-            let found =
-                found.map(|found| found.and_then(|checkpoint| enough(checkpoint.position(), at_least, checkpoint)));
             let sent = match found {
-                Ok(Ok(checkpoint)) => {
-                    transfer::send(ends, &checkpoint, storage.snapshot_bytes_per_s, &shared.carried).await.map(|_| ())
-                }
+                Ok(Ok(checkpoint)) => match enough(checkpoint.position(), at_least) {
+                    Ok(()) => {
+                        let sent = transfer::send(ends, &checkpoint, storage.snapshot_bytes_per_s, &shared.carried);
+                        sent.await.map(|_| ())
+                    }
+                    Err(why) => return ends.fail(&why).await,
+                },
                 Ok(Err(why)) => return ends.fail(&why).await,
                 Err(error) => Err(error),
             };
@@ -223,12 +203,12 @@ pub(crate) async fn serve_fetches(
     }
 }
 
-/// Gives what is asked for, when it ends late enough: a member that is behind says so, and sends nothing.
-fn enough<T>(ends: Position, at_least: u64, asked: T) -> Result<T, String> {
+/// Whether a checkpoint ends late enough: a member that is behind says so, and sends nothing.
+fn enough(ends: Position, at_least: u64) -> Result<(), String> {
     if ends.index < at_least {
         return Err(format!("this member's state ends at entry {}, and {at_least} is needed", ends.index));
     }
-    Ok(asked)
+    Ok(())
 }
 
 /// Forgets the last quarantine, when this member has been well for a while, and a checkpoint's scan has found nothing.
@@ -422,8 +402,8 @@ mod tests {
     #[test]
     fn a_member_that_is_behind_has_no_checkpoint_for_whoever_is_ahead() {
         let ends = Position { term: 2, index: 70 };
-        assert_eq!(enough(ends, 70, ()), Ok(()));
-        let why = enough(ends, 71, ()).unwrap_err();
+        assert_eq!(enough(ends, 70), Ok(()));
+        let why = enough(ends, 71).unwrap_err();
         assert!(why.contains("70") && why.contains("71"), "{why}");
     }
 }

@@ -60,10 +60,9 @@ impl Digest {
 }
 
 /// Whose digest holds after an entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The entry's: another one is a fault.
-    #[default]
     Entry,
     /// This member's own: a majority of voters computed the same, so the entry's planner is the one that is wrong. Its
     /// rows are history of the log all the same.

@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 const WORKING_EVERY: Duration = Duration::from_secs(1);
 
 /// What was carried since the start, and who replaces what is not fit to be carried.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Carried {
     /// Bytes to other members.
     pub(crate) sent: AtomicU64,
@@ -33,15 +33,7 @@ pub(crate) struct Carried {
     pub(crate) resumed: AtomicU64,
     /// Checkpoints of others that were installed here.
     pub(crate) installed: AtomicU64,
-    replacing: OnceLock<Replacing>,
-}
-
-struct Replacing(Box<dyn Fn(Checkpoint) + Send + Sync>);
-
-impl std::fmt::Debug for Replacing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Replacing")
-    }
+    replace: OnceLock<Box<dyn Fn(Checkpoint) + Send + Sync>>,
 }
 
 impl Carried {
@@ -49,7 +41,7 @@ impl Carried {
     /// is another one: the log that led to it may be gone. Set once.
     pub(crate) fn replace_by(&self, replace: impl Fn(Checkpoint) + Send + Sync + 'static) {
         // A second one comes too late.
-        drop(self.replacing.set(Replacing(Box::new(replace))));
+        drop(self.replace.set(Box::new(replace)));
     }
 }
 
@@ -172,7 +164,7 @@ pub(crate) async fn send(
     let sent = carry(ends, checkpoint, bytes_per_s, carried).await;
     if let Err(error @ (Error::Damaged(_) | Error::Checkpoint(_))) = &sent
         && is_damaged(checkpoint, error).await
-        && let Some(Replacing(replace)) = carried.replacing.get()
+        && let Some(replace) = carried.replace.get()
     {
         replace(checkpoint.clone());
     }

@@ -324,6 +324,27 @@ pub struct Status {
     pub note: Option<String>,
 }
 
+impl Status {
+    /// Of a member that has nothing to tell of a run: it starts, or makes its state again.
+    #[must_use]
+    pub fn without_a_run(role: &str, note: String) -> Self {
+        Self {
+            role: role.to_owned(),
+            term: 0,
+            zxid: 0,
+            digest: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            wall_ms: crate::wall_ms(),
+            log_last_sync_us: 0,
+            log_longest_sync_us: 0,
+            free_bytes: 0,
+            checkpoint_zxid: None,
+            certificate_end_s: None,
+            note: Some(note),
+        }
+    }
+}
+
 /// One step of replication; without entries, a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Append {

@@ -509,8 +509,7 @@ pub(crate) fn stored_members(local: &Local) -> Members {
 
 /// A membership of one voter, as [`Local::membership`] holds it, said by entry `index` of term 0: what a restored cluster
 /// begins with.
-#[must_use]
-pub fn single_member(id: u64, peer: &str, client: &str, index: u64) -> bytes::Bytes {
+pub(crate) fn single_member(id: u64, peer: &str, client: &str, index: u64) -> bytes::Bytes {
     let node = Node { peer: peer.to_owned(), client: client.to_owned() };
     let membership = types::Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, node)]));
     let membership = membership.expect("the only voter is among the nodes");
