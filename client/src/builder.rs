@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use conclave_protocol::{Answer, Consistency, Fence, Op, Path, PathError, Query, Refusal, Value, Zxid, codec, limits};
+use bytes::Bytes;
+use conclave_protocol::plugin::{Action, Need};
+use conclave_protocol::{
+    AccessList, Answer, Call, Condition, Consistency, Edit, Fence, Op, Path, PathError, Query, Refusal, Step, Value,
+    Who, Zxid, codec, limits,
+};
 
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -48,19 +53,34 @@ pub(crate) struct Write {
     pub(crate) within: Option<Duration>,
     pub(crate) fence: Option<Fence>,
     pub(crate) in_session: bool,
+    /// It could not be put together.
+    pub(crate) failed: Option<Error>,
 }
 
 impl Write {
     pub(crate) const fn new(client: Client) -> Self {
-        Self { client, within: None, fence: None, in_session: false }
+        Self { client, within: None, fence: None, in_session: false, failed: None }
     }
 
     pub(crate) async fn send(self, op: Result<Op, Refusal>) -> Result<Value> {
+        self.send_for_zxid(op).await.map(|(_, value)| value)
+    }
+
+    /// The same, with the zxid of the transaction.
+    pub(crate) async fn send_for_zxid(self, op: Result<Op, Refusal>) -> Result<(Zxid, Value)> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
         let op = op?;
         check(&op)?;
-        let ask = Ask::Write { op, fence: self.fence, in_session: self.in_session };
-        match self.client.ask(ask, self.within).await?.body {
-            Body::Value(value) => Ok(value),
+        let in_session = self.in_session || needs_session(&op);
+        let ask = match op {
+            Op::Call(call) => Ask::Call { call, fence: self.fence, in_session, bounded: self.within.is_some() },
+            op => Ask::Write { op, fence: self.fence, in_session },
+        };
+        let done = self.client.request(ask, self.within).await?;
+        match done.body {
+            Body::Value(value) => Ok((done.zxid, value)),
             Body::Answer(_) | Body::Session { .. } => Err(Error::Mismatch { question: "a write" }),
         }
     }
@@ -80,8 +100,9 @@ impl Read {
     }
 
     pub(crate) async fn send(&self, query: Query) -> Result<(Zxid, Answer)> {
+        check_query(&query)?;
         let ask = Ask::Read { consistency: self.consistency, query };
-        let done = self.client.ask(ask, self.within).await?;
+        let done = self.client.request(ask, self.within).await?;
         match done.body {
             Body::Answer(answer) => Ok((done.zxid, answer)),
             Body::Value(_) | Body::Session { .. } => Err(Error::Mismatch { question: "a read" }),
@@ -139,39 +160,162 @@ macro_rules! read_methods {
             self.read.consistency = Some(crate::Consistency::Stale);
             self
         }
+
+        /// Sees every write that was acknowledged to anybody so long before this read began; it does not wait for
+        /// writes that were sent before it. Milliseconds count; less is rounded up.
+        pub fn stale_within(mut self, time: std::time::Duration) -> Self {
+            self.read.consistency = Some(crate::builder::stale_within(time));
+            self
+        }
     };
 }
 
 pub(crate) use {read_methods, write_methods};
 
-/// Refuses here what every member would refuse, and what would not fit a frame.
-fn check(op: &Op) -> Result<(), Refusal> {
-    let limit = |what: &str, actual: usize, limit: usize| {
-        if actual <= limit {
-            return Ok(());
-        }
-        Err(Refusal::Limit { what: what.to_owned(), limit: limit as u64, actual: actual as u64 })
-    };
+/// Staleness in whole milliseconds: never fresher than none, never staler than was said, unless that is below one.
+pub(crate) fn stale_within(time: Duration) -> Consistency {
+    Consistency::Within(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// Whether only a session can do it: ephemeral znodes are a session's own.
+fn needs_session(op: &Op) -> bool {
     match op {
-        Op::Create(create) => limit("data bytes", create.data.len(), limits::DATA_BYTES),
-        Op::Set(set) => limit("data bytes", set.data.len(), limits::DATA_BYTES),
-        Op::Call(call) => limit("argument bytes", call.args.len(), limits::CALL_BYTES),
-        Op::Multi(steps) => {
-            limit("steps", steps.len(), limits::MULTI_STEPS)?;
-            for (n, step) in steps.iter().enumerate() {
-                let data = match step {
-                    conclave_protocol::Step::Create(create) => create.data.len(),
-                    conclave_protocol::Step::Set(set) => set.data.len(),
-                    conclave_protocol::Step::Check(_) | conclave_protocol::Step::Delete(_) => 0,
-                };
-                let step = u32::try_from(n).unwrap_or(u32::MAX);
-                limit("data bytes", data, limits::DATA_BYTES)
-                    .map_err(|cause| Refusal::Step { step, cause: Box::new(cause) })?;
-            }
-            // Room for what stands around the op in its frame: numbers, and a fence with the longest path.
-            const AROUND: usize = 32 << 10;
-            limit("multi bytes", codec::encode(op).len(), limits::FRAME_BYTES - AROUND)
+        Op::Create(create) => create.kind.ephemeral,
+        Op::Cancel { .. } => true,
+        Op::Multi(steps) => steps.iter().any(|step| matches!(step, Step::Create(create) if create.kind.ephemeral)),
+        _ => false,
+    }
+}
+
+/// Room for what stands around an operation in its frame: numbers, and a fence with the longest path.
+const AROUND: usize = 32 << 10;
+/// What an operation, or a step of one, takes besides its data and its paths, at most.
+const STEP: usize = 256;
+
+/// Refuses here what does not fit a frame, and so can't be sent. Every other limit is the cluster's to say.
+fn check(op: &Op) -> Result<(), Refusal> {
+    let rough = match op {
+        Op::Create(create) => STEP + create_bytes(create),
+        Op::Set(set) => STEP + path_bytes(&set.path) + set.data.len(),
+        Op::Update(update) => STEP + path_bytes(&update.path) + edit_bytes(&update.edit),
+        Op::Acl(set) => STEP + path_bytes(&set.path) + acl_bytes(Some(&set.acl)),
+        Op::Multi(steps) => steps.iter().map(step_bytes).sum(),
+        Op::Call(call) => call_bytes(call),
+        Op::Upload(upload) => STEP + upload.bytes.len(),
+        Op::Install(install) => {
+            let settings = install.settings.as_ref().map_or(0, Bytes::len);
+            STEP + install.name.len() + settings + install.allowed.iter().map(need_bytes).sum::<usize>()
         }
-        Op::Delete(_) | Op::Close => Ok(()),
+        Op::Manage(manage) => match &manage.what {
+            Action::Settings(settings) => STEP + manage.name.len() + settings.len(),
+            _ => STEP + manage.name.len(),
+        },
+        Op::Delete(_) | Op::Prune(_) | Op::Cancel { .. } | Op::End(_) | Op::Close => 0,
+    };
+    fits(rough, || codec::encode(op).len())
+}
+
+/// As [`check`], of a read.
+fn check_query(query: &Query) -> Result<(), Refusal> {
+    match query {
+        Query::Many { paths } => fits(paths.iter().map(path_bytes).sum(), || codec::encode(query).len()),
+        Query::Call(call) => fits(call_bytes(call), || codec::encode(query).len()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether it can be sent; encodes it only if the rough figure, which is never too low, leaves that open.
+fn fits(rough: usize, exact: impl FnOnce() -> usize) -> Result<(), Refusal> {
+    const LIMIT: usize = limits::FRAME_BYTES - AROUND;
+    if rough <= LIMIT {
+        return Ok(());
+    }
+    let actual = exact();
+    if actual <= LIMIT {
+        return Ok(());
+    }
+    Err(Refusal::Limit { what: "bytes of one request".to_owned(), limit: LIMIT as u64, actual: actual as u64 })
+}
+
+fn step_bytes(step: &Step) -> usize {
+    STEP + match step {
+        Step::Check(check) => {
+            path_bytes(&check.path) + if let Condition::Data(data) = &check.condition { data.len() } else { 0 }
+        }
+        Step::Create(create) => create_bytes(create),
+        Step::Set(set) => path_bytes(&set.path) + set.data.len(),
+        Step::Delete(delete) => path_bytes(&delete.path),
+        Step::Update(update) => path_bytes(&update.path) + edit_bytes(&update.edit),
+        Step::Acl(set) => path_bytes(&set.path) + acl_bytes(Some(&set.acl)),
+    }
+}
+
+fn create_bytes(create: &conclave_protocol::Create) -> usize {
+    path_bytes(&create.path) + create.data.len() + acl_bytes(create.acl.as_ref())
+}
+
+fn edit_bytes(edit: &Edit) -> usize {
+    match edit {
+        Edit::Add(_) | Edit::Min(_) | Edit::Max(_) => 0,
+        Edit::Append(data) => data.len(),
+        Edit::Swap { expected, data } => expected.len() + data.len(),
+    }
+}
+
+fn acl_bytes(acl: Option<&AccessList>) -> usize {
+    let who = |who: &Who| if let Who::Principal(principal) = who { principal.len() } else { 0 };
+    acl.map_or(0, |acl| acl.0.iter().map(|grant| STEP + who(&grant.who)).sum())
+}
+
+fn call_bytes(call: &Call) -> usize {
+    STEP + call.plugin.len() + call.procedure.len() + call.args.len() + path_bytes(&call.root)
+}
+
+fn need_bytes(need: &Need) -> usize {
+    STEP + need.paths.iter().map(|path| path.as_str().len() + 5).sum::<usize>() + 8 * need.ops.len()
+}
+
+/// A path's bytes, and what its length takes.
+fn path_bytes(path: &Path) -> usize {
+    path.as_str().len() + 5
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_protocol::{Check, Create, Grant, Kind, Permissions, Set, SetAcl, Update};
+
+    use super::*;
+
+    #[test]
+    fn the_rough_size_of_a_request_is_never_below_its_size() {
+        let path = Path::parse("/a").unwrap();
+        let acl = AccessList(vec![Grant { who: Who::Principal("p".into()), may: Permissions::ALL }; 300]);
+        let kind = Kind { ephemeral: true, sequential: true, container: true, ttl_ms: Some(u64::MAX) };
+        let create = Create { kind, acl: Some(acl.clone()), ..Create::new(path.clone(), vec![1; 500]) };
+        let swap = Edit::Swap { expected: Bytes::from(vec![1; 70_000]), data: Bytes::from(vec![1; 300]) };
+        let update = Update { path: path.clone(), edit: swap, if_version: Some(u64::MAX), or_create: true };
+        let steps = vec![
+            Step::Create(create),
+            Step::Set(Set { path: path.clone(), data: Bytes::new(), if_version: Some(u64::MAX) }),
+            Step::Update(update),
+            Step::Acl(SetAcl { path: path.clone(), acl, if_acl_version: Some(u64::MAX) }),
+            Step::Check(Check { path: path.clone(), condition: Condition::Data(vec![1; 80].into()) }),
+            Step::Check(Check { path, condition: Condition::Children { least: u64::MAX, most: u64::MAX } }),
+        ];
+        for step in &steps {
+            assert!(step_bytes(step) >= codec::encode(step).len(), "{step:?}");
+        }
+    }
+
+    #[test]
+    fn what_fits_a_frame_is_sent_and_what_does_not_is_refused() {
+        let set = |bytes: usize| Op::Set(Set { path: Path::root(), data: vec![0; bytes].into(), if_version: None });
+        let most = limits::FRAME_BYTES - AROUND - (codec::encode(&set(1 << 20)).len() - (1 << 20));
+        assert_eq!(check(&set(most)), Ok(()));
+        let Err(Refusal::Limit { limit, actual, .. }) = check(&set(most + 1)) else { panic!("sent") };
+        assert_eq!(actual, limit + 1);
+        let paths = |count: usize| Query::Many { paths: vec![Path::parse(&"/abcdefgh".repeat(64)).unwrap(); count] };
+        assert_eq!(check_query(&paths(1_000)), Ok(()));
+        assert!(check_query(&paths(10_000)).is_err());
     }
 }

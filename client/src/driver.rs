@@ -39,14 +39,36 @@ const DROPPED: Duration = Duration::from_secs(2);
 /// From the client's handles to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Ask { ask: Ask, within: Duration, reply: oneshot::Sender<Result<Done>> },
-    Watch { request: WatchRequest, queue: Arc<Queue>, within: Duration, reply: oneshot::Sender<Result<Done>> },
+    /// A call has a number, for notices.
+    Ask {
+        ask: Box<Ask>,
+        within: Duration,
+        reply: oneshot::Sender<Result<Done>>,
+        call: Option<u64>,
+    },
+    Watch {
+        request: WatchRequest,
+        queue: Arc<Queue>,
+        within: Duration,
+        reply: oneshot::Sender<Result<Done>>,
+    },
+}
+
+/// What a driver is told beside commands, and never waits behind them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Notice {
+    /// Nobody reads the watch any more.
+    Unwatch(WatchId),
+    /// Whoever called has what became of the call.
+    Taken(u64),
+    /// Whoever called does not wait any more, and has nothing.
+    Withdrawn(u64),
 }
 
 /// What a client holds of its driver.
 pub(crate) struct Started {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
-    pub(crate) unwatch: mpsc::UnboundedSender<WatchId>,
+    pub(crate) notices: mpsc::UnboundedSender<Notice>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) connected: oneshot::Receiver<Result<()>>,
 }
@@ -60,7 +82,7 @@ pub(crate) fn start(options: &Options) -> Result<Started> {
 /// Starts a driver over any way to a member.
 pub(crate) fn start_over(options: &Options, dial: Arc<dyn Dial>, seed: [u8; 32]) -> Started {
     let (commands, command) = mpsc::unbounded_channel();
-    let (unwatch, unwatched) = mpsc::unbounded_channel();
+    let (notices, notice) = mpsc::unbounded_channel();
     let (told, connected) = oneshot::channel();
     let shared = Arc::new(Shared::default());
     let settings = Settings { session_timeout: options.session_timeout };
@@ -71,12 +93,14 @@ pub(crate) fn start_over(options: &Options, dial: Arc<dyn Dial>, seed: [u8; 32])
             queues: HashMap::new(),
             shared: Arc::clone(&shared),
             command,
-            unwatched,
+            notice,
+            calls: HashMap::new(),
             orphaned: false,
             alarm: Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None },
             attempts: NoConnection::default(),
             leave: None,
             finished: false,
+            over: None,
         },
         dial,
         roster: Roster::new(options, seed),
@@ -85,7 +109,7 @@ pub(crate) fn start_over(options: &Options, dial: Arc<dyn Dial>, seed: [u8; 32])
         told: Some(told),
     };
     tokio::spawn(driver.run());
-    Started { commands, unwatch, shared, connected }
+    Started { commands, notices, shared, connected }
 }
 
 struct Driver {
@@ -105,7 +129,9 @@ struct Desk {
     queues: HashMap<WatchId, Arc<Queue>>,
     shared: Arc<Shared>,
     command: mpsc::UnboundedReceiver<Command>,
-    unwatched: mpsc::UnboundedReceiver<WatchId>,
+    notice: mpsc::UnboundedReceiver<Notice>,
+    /// Calls of which a notice is to come.
+    calls: HashMap<u64, Ticket>,
     /// All handles are gone.
     orphaned: bool,
     alarm: Alarm,
@@ -114,6 +140,8 @@ struct Desk {
     /// The machine wants another connection.
     leave: Option<String>,
     finished: bool,
+    /// The client cannot go on, because of this.
+    over: Option<Error>,
 }
 
 struct Caller {
@@ -184,6 +212,18 @@ impl Desk {
         }
     }
 
+    /// Whoever drops a call and then asks for something finds what the call had taken given back: its cancelling goes first.
+    fn take_after_notices(&mut self, now: Moment, command: Command) {
+        self.hear_all();
+        self.take(now, command);
+    }
+
+    fn hear_all(&mut self) {
+        while let Ok(notice) = self.notice.try_recv() {
+            self.hear(notice);
+        }
+    }
+
     /// Encodes what may be sent.
     fn fill(&mut self, wire: &mut Wire) -> Result<(), String> {
         let now = Moment::now();
@@ -211,28 +251,28 @@ impl Desk {
 
     /// Waits for the next command or the next time-out, and sees to it. Cancel-safe.
     async fn attend(&mut self) {
+        // The two channels keep no order between them: see `take_after_notices`.
         self.alarm.set(Moment::now(), self.machine.poll_timeout(Moment::now()), self.machine.has_session());
         tokio::select! {
             command = self.command.recv(), if !self.orphaned && self.machine.len() < REQUESTS => {
                 let now = Moment::now();
                 match command {
                     Some(command) => {
-                        self.take(now, command);
+                        self.take_after_notices(now, command);
                         for _ in 0..BATCH {
                             let Ok(command) = self.command.try_recv() else { break };
-                            self.take(now, command);
+                            self.take_after_notices(now, command);
                         }
                     }
                     None => {
                         self.orphaned = true;
+                        // What was dropped before the last handle is given back before the session is closed.
+                        self.hear_all();
                         self.machine.handle_request(now, Ask::Close, DROPPED);
                     }
                 }
             }
-            Some(watch) = self.unwatched.recv() => {
-                self.queues.remove(&watch);
-                self.machine.handle_unwatch(watch);
-            }
+            Some(notice) = self.notice.recv() => self.hear(notice),
             () = self.alarm.sleep.as_mut() => {
                 self.alarm.at = None;
                 self.machine.handle_timeout(Moment::now());
@@ -240,11 +280,34 @@ impl Desk {
         }
     }
 
+    fn hear(&mut self, notice: Notice) {
+        match notice {
+            Notice::Unwatch(watch) => {
+                self.queues.remove(&watch);
+                self.machine.handle_unwatch(watch);
+            }
+            Notice::Taken(call) => {
+                if let Some(ticket) = self.calls.remove(&call) {
+                    self.machine.handle_taken(ticket);
+                }
+            }
+            Notice::Withdrawn(call) => {
+                if let Some(ticket) = self.calls.remove(&call) {
+                    self.callers.remove(&ticket);
+                    self.machine.handle_withdrawn(ticket);
+                }
+            }
+        }
+    }
+
     fn take(&mut self, now: Moment, command: Command) {
         match command {
-            Command::Ask { ask, within, reply } => {
-                let ticket = self.machine.handle_request(now, ask, within);
+            // The future that called was dropped, and its notice may have come before this.
+            Command::Ask { reply, call: Some(_), .. } if reply.is_closed() => {}
+            Command::Ask { ask, within, reply, call } => {
+                let ticket = self.machine.handle_request(now, *ask, within);
                 self.callers.insert(ticket, Caller { reply, watch: None });
+                self.calls.extend(call.map(|call| (call, ticket)));
             }
             Command::Watch { request, queue, within, reply } => {
                 // The future that began it was dropped, and its `unwatch` may have overtaken it.
@@ -266,9 +329,9 @@ impl Desk {
         while let Some(event) = self.machine.poll_event() {
             match event {
                 Event::Done { ticket, result } => self.deliver(ticket, result),
-                Event::Changes { watch, zxid, changes } => {
+                Event::Changes { watch, zxid, changes, present } => {
                     if let Some(queue) = self.queues.get(&watch) {
-                        queue.push(zxid, changes);
+                        queue.push(zxid, changes, present);
                     }
                 }
                 Event::Resync { watch, zxid } => {
@@ -291,6 +354,7 @@ impl Desk {
         let Some(Caller { reply, watch }) = self.callers.remove(&ticket) else { return };
         let failed = result.is_err();
         let result = match result {
+            Err(Error::Closed { outcome: Outcome::NotApplied }) if self.over.is_some() => Err(self.closed()),
             Err(Error::TimedOut { .. }) if !self.machine.is_connected() && !self.attempts.attempts.is_empty() => {
                 Err(Error::NoConnection(self.attempts.clone()))
             }
@@ -313,18 +377,26 @@ impl Desk {
         }
     }
 
+    fn closed(&self) -> Error {
+        self.over.clone().unwrap_or(Error::Closed { outcome: Outcome::NotApplied })
+    }
+
     /// Nothing more is done: tells everybody.
     fn finish(&mut self) {
+        if let Some(error) = &self.over {
+            tracing::error!(%error, "the client has ended");
+            self.shared.ended(error.clone());
+        }
         self.machine.handle_finish();
         self.settle();
         self.command.close();
         while let Ok(command) = self.command.try_recv() {
             let (Command::Ask { reply, .. } | Command::Watch { reply, .. }) = command;
             // Whoever does not wait any more need not hear it.
-            let _ = reply.send(Err(Error::Closed { outcome: Outcome::NotApplied }));
+            let _ = reply.send(Err(self.closed()));
         }
         for (_, queue) in self.queues.drain() {
-            queue.end(None);
+            queue.end(self.over.clone());
         }
     }
 }

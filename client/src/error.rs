@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use conclave_protocol::{ClusterRefusal, Refusal};
+use bytes::Bytes;
+use conclave_protocol::{ClusterRefusal, Path, Refusal, Stat, Zxid};
 
 use crate::options::ConfigError;
 
@@ -35,7 +36,8 @@ pub enum Error {
         /// What kept the answer away.
         why: Doubt,
     },
-    /// The deadline passed; nothing was changed. The write was never sent, or it was a read.
+    /// The deadline passed; nothing was changed. The write was never sent, or it was a read; or it was a call, and is
+    /// cancelled: whatever it had taken is given back.
     #[error("timed out after {} ms; nothing was changed", after.as_millis())]
     TimedOut {
         /// The time that the request had.
@@ -82,6 +84,55 @@ pub enum Error {
         /// What was asked.
         question: &'static str,
     },
+    /// The znode's data is no value of the type that it was read as. It was read all the same, and nothing was changed.
+    #[error(transparent)]
+    Undecodable(Box<Undecodable>),
+    /// The value could not be made into data. Nothing was sent.
+    #[error("the value cannot be encoded: {why}")]
+    Unencodable {
+        /// Why.
+        why: String,
+    },
+    /// What a plugin returned is no value of the type that it was read as. The call was carried out.
+    #[error("the reply of {what} cannot be decoded: {why}")]
+    UndecodableReply {
+        /// Of which plugin's procedure or query.
+        what: String,
+        /// The reply as it is.
+        reply: Bytes,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The members do not run the plugin. What was active before is so still.
+    #[error("plugin {plugin} was not activated: {why}")]
+    Rejected {
+        /// Its name.
+        plugin: String,
+        /// Which member, and why.
+        why: String,
+    },
+    /// The closure of an update said no. Nothing was changed.
+    #[error("not updated: {why}")]
+    Abandoned {
+        /// What it said.
+        why: String,
+    },
+}
+
+/// Data that is no value of the type that it was read as.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path} at version {} cannot be decoded: {why}", stat.version)]
+pub struct Undecodable {
+    /// Of which znode.
+    pub path: Path,
+    /// Its stat.
+    pub stat: Stat,
+    /// The data as it is.
+    pub data: Bytes,
+    /// The zxid of the state that it was read from.
+    pub zxid: Zxid,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// What kept a write's answer away.
@@ -92,6 +143,8 @@ pub enum Doubt {
     Deadline,
     /// The time for which the cluster remembers a one-shot write passed before its answer came.
     Forgotten,
+    /// The plugin is installed, and was not active when the deadline passed.
+    Activation,
 }
 
 impl fmt::Display for Doubt {
@@ -99,6 +152,7 @@ impl fmt::Display for Doubt {
         f.write_str(match self {
             Self::Deadline => "the write was sent, and no answer came before the deadline",
             Self::Forgotten => "the write was sent, and no answer came while the cluster remembered it",
+            Self::Activation => "the plugin is installed, and too few members had it ready before the deadline",
         })
     }
 }
@@ -109,15 +163,21 @@ impl Error {
     pub const fn is_session_over(&self) -> bool {
         match self {
             Self::SessionOver { .. } => true,
-            Self::Refused(refusal) => matches!(refusal, Refusal::SessionOver { .. }),
-            Self::Unknown { .. }
+            // A refusal that names a session is about another one.
+            Self::Refused(_)
+            | Self::Unknown { .. }
             | Self::TimedOut { .. }
             | Self::NoConnection(_)
             | Self::Config(_)
             | Self::Closed { .. }
             | Self::Declined(_)
             | Self::Interrupted { .. }
-            | Self::Mismatch { .. } => false,
+            | Self::Mismatch { .. }
+            | Self::Undecodable(_)
+            | Self::Unencodable { .. }
+            | Self::UndecodableReply { .. }
+            | Self::Rejected { .. }
+            | Self::Abandoned { .. } => false,
         }
     }
 
@@ -125,11 +185,18 @@ impl Error {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Refused(_) | Self::Declined(_) | Self::TimedOut { .. } | Self::NoConnection(_) | Self::Config(_) => {
-                Outcome::NotApplied
-            }
+            Self::Refused(_)
+            | Self::Declined(_)
+            | Self::TimedOut { .. }
+            | Self::NoConnection(_)
+            | Self::Config(_)
+            | Self::Undecodable(_)
+            | Self::Unencodable { .. }
+            | Self::Rejected { .. }
+            | Self::Abandoned { .. } => Outcome::NotApplied,
             Self::SessionOver { outcome } | Self::Closed { outcome } | Self::Interrupted { outcome, .. } => *outcome,
-            Self::Unknown { .. } | Self::Mismatch { .. } => Outcome::Unknown,
+            // That of a reply happened: repeated, it may happen twice.
+            Self::Unknown { .. } | Self::Mismatch { .. } | Self::UndecodableReply { .. } => Outcome::Unknown,
         }
     }
 
@@ -147,7 +214,12 @@ impl Error {
             | Self::Config(_)
             | Self::Closed { .. }
             | Self::Declined(_)
-            | Self::Mismatch { .. } => false,
+            | Self::Mismatch { .. }
+            | Self::Undecodable(_)
+            | Self::Unencodable { .. }
+            | Self::UndecodableReply { .. }
+            | Self::Rejected { .. }
+            | Self::Abandoned { .. } => false,
         }
     }
 
@@ -226,7 +298,7 @@ mod tests {
         };
         for (error, over, outcome, retry) in [
             (Error::Refused(Refusal::NoPlugin { plugin: "p".into() }), false, Outcome::NotApplied, false),
-            (Error::Refused(Refusal::SessionOver { session: SessionId(1) }), true, Outcome::NotApplied, false),
+            (Error::Refused(Refusal::SessionOver { session: SessionId(1) }), false, Outcome::NotApplied, false),
             (Error::Unknown { why: Doubt::Deadline }, false, Outcome::Unknown, false),
             (Error::TimedOut { after: Duration::ZERO }, false, Outcome::NotApplied, true),
             (Error::SessionOver { outcome: Outcome::Unknown }, true, Outcome::Unknown, false),

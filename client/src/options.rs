@@ -5,13 +5,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conclave_protocol::limits;
 use serde::Deserialize;
 
 /// The directory that is looked for.
 const DIRECTORY: &str = ".conclave";
 /// The file in it.
 const FILE: &str = "client.toml";
+/// The least session timeout that any cluster can be configured for; what this one takes, it says itself.
+const SESSION_TIMEOUT_MIN_MS: u64 = 500;
+/// The greatest one.
+const SESSION_TIMEOUT_MAX_MS: u64 = 86_400_000;
 /// The file's keys, for suggestions; the same as [`File`]'s fields.
 const KEYS: [&str; 8] = [
     "endpoints",
@@ -267,7 +270,8 @@ impl Options {
         self
     }
 
-    /// The session timeout that is asked for: 2 s to 5 min, default 10 s. The cluster may answer with another one.
+    /// The session timeout that is asked for: 0.5 s to a day, default 10 s. The cluster has bounds of its own (by default
+    /// 2 s and 5 min) and answers with the nearest that it allows.
     #[must_use]
     pub const fn with_session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
@@ -309,7 +313,7 @@ impl Options {
                 return Err(ConfigError::Bad { what: "endpoints", why: format!("{endpoint:?} is not host:port") });
             }
         }
-        let (least, most) = (limits::SESSION_TIMEOUT_MIN_MS, limits::SESSION_TIMEOUT_MAX_MS);
+        let (least, most) = (SESSION_TIMEOUT_MIN_MS, SESSION_TIMEOUT_MAX_MS);
         if !(u128::from(least)..=u128::from(most)).contains(&self.session_timeout.as_millis()) {
             let why = format!("{} is not between {least} and {most}", self.session_timeout.as_millis());
             return Err(ConfigError::Bad { what: "session_timeout_ms", why });
@@ -397,23 +401,8 @@ impl Draft {
 
 /// The key that was probably meant: at most a third of it is wrong.
 fn nearest(key: &str) -> Option<&'static str> {
-    let near = KEYS.into_iter().map(|known| (distance(key, known), known)).min()?;
+    let near = KEYS.into_iter().map(|known| (strsim::levenshtein(key, known), known)).min()?;
     (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
-}
-
-/// Levenshtein's distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

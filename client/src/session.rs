@@ -3,6 +3,7 @@
 //! [`Machine`] is driven like quinn-proto's connection: `handle_*` take what happened, `poll_*` give what is to be done.
 //! It knows no sockets and no tasks, so every loss, repetition and delay can be played to it in a test.
 
+mod calls;
 mod handle;
 mod lease;
 mod send;
@@ -13,14 +14,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use conclave_protocol::{
-    Answer, Change, Consistency, Fence, Nonce, Op, Query, RequestId, SessionId, Value, WatchId, WatchRequest, Zxid,
+    Answer, Call, Change, Consistency, Fence, Nonce, Op, Present, Query, RequestId, SessionId, Value, WatchId,
+    WatchRequest, Zxid,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
 use crate::clock::Moment;
 use crate::error::{Error, Outcome};
+use calls::Calls;
 use lease::Lease;
+pub(crate) use send::REMEMBERED;
 
 /// Is a client connected, and may its session be relied on?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +38,8 @@ pub enum State {
     Lost,
 }
 
-/// Names a request between its caller and the machine; rises in the order in which they were issued.
+/// Names a request between its caller and the machine; rises in the order in which they were issued, by two: behind each
+/// is the place of what cancels it.
 pub(crate) type Ticket = u64;
 
 /// What a caller asks.
@@ -42,6 +47,8 @@ pub(crate) type Ticket = u64;
 pub(crate) enum Ask {
     /// A write; through the session if it must, or if there is one.
     Write { op: Op, fence: Option<Fence>, in_session: bool },
+    /// A call of a procedure: as a write, but it may park, and then has no end in time unless it is `bounded`.
+    Call { call: Call, fence: Option<Fence>, in_session: bool, bounded: bool },
     /// A read; without a consistency, the one that suits the client.
     Read { consistency: Option<Consistency>, query: Query },
     /// To have the session open.
@@ -65,13 +72,23 @@ pub(crate) enum Body {
     Session { session: SessionId, timeout: Duration },
 }
 
+impl Body {
+    /// The value that a write gave; what is none is none that anybody asked for.
+    fn into_value(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Answer(_) | Self::Session { .. } => Value::Checked,
+        }
+    }
+}
+
 /// What the driver must do or tell.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A request has come to its end.
     Done { ticket: Ticket, result: Result<Done, Error> },
     /// For a watch's reader.
-    Changes { watch: WatchId, zxid: Zxid, changes: Vec<Change> },
+    Changes { watch: WatchId, zxid: Zxid, changes: Vec<Change>, present: Vec<Option<Present>> },
     /// For a watch's reader.
     Resync { watch: WatchId, zxid: Zxid },
     /// The watch may not go on.
@@ -92,6 +109,8 @@ struct Request {
     deadline: Option<Moment>,
     /// Its number on this connection, while it is on its way.
     sent: Option<RequestId>,
+    /// Its time holds while it is parked too.
+    bounded: bool,
     /// How often it was sent without being pushed back: while it is 0 it surely did not happen.
     doubts: u32,
     /// How often it was pushed back.
@@ -103,7 +122,7 @@ struct Request {
 #[derive(Debug)]
 enum What {
     Open { nonce: Nonce, until_ms: Option<u64>, first: Option<Moment> },
-    Write { sequence: Option<u64>, fence: Option<Fence>, op: Op },
+    Write { sequence: Option<u64>, completed: Option<Vec<u64>>, fence: Option<Fence>, op: Op },
     Once { mark: Option<(Nonce, u64)>, fence: Option<Fence>, op: Op },
     Read { consistency: Consistency, query: Query },
     Watch(WatchId),
@@ -111,9 +130,13 @@ enum What {
 }
 
 impl What {
+    const fn write(fence: Option<Fence>, op: Op) -> Self {
+        Self::Write { sequence: None, completed: None, fence, op }
+    }
+
     /// Keeps its place among the others when it is sent again.
     const fn is_ordered(&self) -> bool {
-        !matches!(self, Self::Once { .. } | Self::Read { consistency: Consistency::Stale, .. })
+        !matches!(self, Self::Once { .. } | Self::Read { consistency: Consistency::Stale | Consistency::Within(_), .. })
     }
 }
 
@@ -198,8 +221,13 @@ pub(crate) struct Machine {
     next_sequence: u64,
     /// Session writes that were sent and not answered.
     sequences: BTreeMap<u64, Ticket>,
+    calls: Calls,
+    /// The request that opens the session: it waits for nothing before it.
+    opening: Option<Ticket>,
     watches: HashMap<WatchId, Standing>,
     seen: Zxid,
+    /// The cluster that it was seen in.
+    home: Option<String>,
     /// Cluster time, milliseconds, at a moment of ours.
     cluster: Option<(Moment, u64)>,
     /// Push-backs of ordered requests since the last answer.
@@ -217,7 +245,7 @@ impl Machine {
             connected: None,
             presence: Presence::None,
             closing: None,
-            next_ticket: 1,
+            next_ticket: 2,
             requests: BTreeMap::new(),
             ordered: BTreeSet::new(),
             hold: None,
@@ -227,8 +255,11 @@ impl Machine {
             waiters: BTreeMap::new(),
             next_sequence: 1,
             sequences: BTreeMap::new(),
+            calls: Calls::default(),
+            opening: None,
             watches: HashMap::new(),
             seen: Zxid(0),
+            home: None,
             cluster: None,
             streak: 0,
             not_ready: 0,
@@ -260,10 +291,18 @@ impl Machine {
                     self.open();
                     // Its place is behind the session's opening.
                     let ticket = self.moved(ticket);
-                    self.admit(now, ticket, What::Write { sequence: None, fence, op }, within);
+                    self.admit(now, ticket, What::write(fence, op), within);
                     return ticket;
                 }
             },
+            Ask::Call { call, fence, in_session, bounded } => {
+                let write = Ask::Write { op: Op::Call(call), fence, in_session };
+                let ticket = self.handle_request(now, write, within);
+                if let Some(request) = self.requests.get_mut(&ticket) {
+                    request.bounded = bounded;
+                }
+                return ticket;
+            }
             Ask::Session => match &self.presence {
                 Presence::Open(lease) => {
                     let body = Body::Session { session: lease.session, timeout: lease.timeout };
@@ -281,7 +320,7 @@ impl Machine {
                 self.closing = Some(ticket);
                 match self.presence {
                     Presence::Open(_) | Presence::Opening => {
-                        self.admit(now, ticket, What::Write { sequence: None, fence: None, op: Op::Close }, within);
+                        self.admit(now, ticket, What::write(None, Op::Close), within);
                     }
                     Presence::None | Presence::Over => {
                         self.done(ticket, Ok(Done { zxid: self.seen, body: Body::Value(Value::Closed) }));
@@ -323,6 +362,7 @@ impl Machine {
     /// Gives every request its end: the client is closed.
     pub(crate) fn handle_finish(&mut self) {
         self.end_waiters(&|_| Err(Error::Closed { outcome: Outcome::NotApplied }));
+        self.end_calls(&|outcome| Error::Closed { outcome });
         for ticket in self.requests.keys().copied().collect::<Vec<_>>() {
             if let Some(request) = self.forget(ticket).filter(|request| request.caller) {
                 self.done(ticket, Err(Error::Closed { outcome: request.outcome() }));
@@ -344,6 +384,11 @@ impl Machine {
         self.seen
     }
 
+    /// The cluster that it belongs to, once it has met it: zxids, sessions and watches mean nothing in another one.
+    pub(crate) fn home(&self) -> Option<&str> {
+        self.home.as_deref()
+    }
+
     /// Requests that have not come to their end.
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
@@ -355,13 +400,13 @@ impl Machine {
 
     fn ticket(&mut self) -> Ticket {
         let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        self.next_ticket += 2;
         ticket
     }
 
     /// A ticket behind all others, unless this one is already.
     fn moved(&mut self, ticket: Ticket) -> Ticket {
-        if ticket + 1 == self.next_ticket { ticket } else { self.ticket() }
+        if ticket + 2 == self.next_ticket { ticket } else { self.ticket() }
     }
 
     /// Opens the session if that has not begun.
@@ -369,6 +414,7 @@ impl Machine {
         if matches!(self.presence, Presence::None) {
             self.presence = Presence::Opening;
             let (ticket, nonce) = (self.ticket(), self.nonce());
+            self.opening = Some(ticket);
             self.insert(ticket, What::Open { nonce, until_ms: None, first: None }, None, Duration::ZERO);
         }
     }
@@ -387,8 +433,9 @@ impl Machine {
         if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
         }
+        let caller = deadline.is_some();
         let request =
-            Request { what, caller: deadline.is_some(), within, deadline, sent: None, doubts: 0, pushed: 0, due: None };
+            Request { what, caller, within, deadline, sent: None, bounded: true, doubts: 0, pushed: 0, due: None };
         self.requests.insert(ticket, request);
     }
 

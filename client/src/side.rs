@@ -18,7 +18,7 @@ use crate::wire::{Opener, Side};
 /// A member that works on something says so every second; one that says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How long to wait before something is asked again.
-const AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 
 impl Client {
     /// Starts a backup: the member that this client is connected to makes a checkpoint of its tree, if it has none that
@@ -29,7 +29,7 @@ impl Client {
     /// the connection broke.
     pub async fn backup(&self) -> Result<BackupStream> {
         // Linearizable: what it was read from holds every write that was acknowledged before.
-        self.at("/").exists().linearizable().await?;
+        self.whole().at("/").exists().linearizable().await?;
         self.backup_of(self.zxid()).await
     }
 
@@ -44,7 +44,7 @@ impl Client {
     }
 
     async fn backup_of(&self, at_least: Zxid) -> Result<BackupStream> {
-        let mut talk = self.talk(&SideRequest::Backup { at_least }).await?;
+        let mut talk = self.talk(&SideRequest::Backup { at_least }, self.request_timeout()).await?;
         match talk.hear().await? {
             SideMessage::Backup(backup) => Ok(BackupStream { talk, backup, received: 0, ended: false }),
             _ => Err(Error::Mismatch { question: "a backup" }),
@@ -57,19 +57,19 @@ impl Client {
     /// # Errors
     /// As every read; [`Error::Interrupted`] when the connection broke.
     pub async fn health(&self) -> Result<Health> {
-        let ask = async || match self.talk(&SideRequest::Health).await?.hear().await? {
+        let ask = async || match self.talk(&SideRequest::Health, self.request_timeout()).await?.hear().await? {
             SideMessage::Health(health) => Ok(*health),
             _ => Err(Error::Mismatch { question: "health" }),
         };
-        self.again(ask).await
+        self.again(self.request_timeout(), ask).await
     }
 
     /// Asks until there is an answer, while there is time: connections break.
-    async fn again<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
-        let until = Instant::now() + self.request_timeout();
+    pub(crate) async fn again<T>(&self, within: Duration, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
         loop {
             match ask().await {
-                Err(Error::Interrupted { .. }) if Instant::now() + AGAIN < until => tokio::time::sleep(AGAIN).await,
+                Err(Error::Interrupted { .. }) if begun.elapsed() + AGAIN < within => tokio::time::sleep(AGAIN).await,
                 done => return done,
             }
         }
@@ -108,7 +108,7 @@ impl Client {
                 done
             }
         };
-        self.again(ask).await
+        self.again(self.request_timeout(), ask).await
     }
 
     /// Has the leader hand over to the voter whose log is furthest.
@@ -120,11 +120,11 @@ impl Client {
     }
 
     async fn change(&self, request: ClusterRequest) -> Result<()> {
-        self.again(async || self.change_once(&request).await).await
+        self.again(self.request_timeout(), async || self.change_once(&request).await).await
     }
 
     async fn change_once(&self, request: &ClusterRequest) -> Result<()> {
-        let mut talk = self.talk(&SideRequest::Cluster(request.clone())).await?;
+        let mut talk = self.talk(&SideRequest::Cluster(request.clone()), self.request_timeout()).await?;
         // It was sent: only an answer can say that it did not happen.
         talk.silence = Outcome::Unknown;
         match talk.hear().await? {
@@ -134,8 +134,7 @@ impl Client {
     }
 
     /// Opens a side stream and asks.
-    async fn talk(&self, request: &SideRequest) -> Result<Talk> {
-        let within = self.request_timeout();
+    pub(crate) async fn talk(&self, request: &SideRequest, within: Duration) -> Result<Talk> {
         let open = async {
             let opener = self.opener().await?;
             let mut side = opener().await.map_err(|reason| interrupted(reason.why))?;
@@ -147,12 +146,12 @@ impl Client {
     }
 }
 
-fn interrupted(why: impl fmt::Display) -> Error {
+pub(crate) fn interrupted(why: impl fmt::Display) -> Error {
     Error::Interrupted { why: why.to_string(), outcome: Outcome::NotApplied }
 }
 
 /// A side stream on which something was asked.
-struct Talk {
+pub(crate) struct Talk {
     side: Side,
     /// What is known of what was asked, when nothing more comes.
     silence: Outcome,
@@ -162,7 +161,7 @@ struct Talk {
 
 impl Talk {
     /// The next message that says something.
-    async fn hear(&mut self) -> Result<SideMessage> {
+    pub(crate) async fn hear(&mut self) -> Result<SideMessage> {
         let outcome = self.silence;
         let interrupted = |why: String| Error::Interrupted { why, outcome };
         loop {

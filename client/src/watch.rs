@@ -1,24 +1,25 @@
-//! Watches: a bounded queue of events between the driver and whoever reads them.
+//! Watches: streams of changes, resumable, with the present state first if that is wanted.
 
-use std::collections::VecDeque;
-use std::future::IntoFuture;
+mod bookmark;
+mod builder;
+mod queue;
+mod snapshot;
+
+use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use conclave_protocol::{Change, Path, PathError, Scope, WatchId, WatchRequest, Zxid};
-use futures::Stream;
-use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use conclave_protocol::{Change, Present, TreeEntry, WatchId, Zxid};
+use futures::stream::{BoxStream, Stream, StreamExt};
 
-use crate::builder::ToPath;
 use crate::client::Client;
-use crate::driver::Command;
-use crate::error::{Error, Outcome, Result};
+use crate::error::Result;
+use snapshot::Snapshot;
 
-/// Changes that may wait for a slow reader; beyond, it gets [`WatchEvent::Resync`] instead of them.
-const WAITING: usize = 10_000;
+pub use bookmark::{Bookmark, ParseBookmarkError};
+pub use builder::WatchBuilder;
+pub(crate) use queue::Queue;
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,134 +31,143 @@ pub enum WatchEvent {
         zxid: Zxid,
         /// At least one.
         changes: Vec<Change>,
+        /// With [`WatchBuilder::with_data`]: of each of these changes what the znode holds at the time of telling, which
+        /// is that transaction or a later one; none when it is gone then, or may not be read. Otherwise empty.
+        present: Vec<Option<Present>>,
     },
     /// Changes up to this zxid are not told: the cluster does not keep them any more, or they came faster than they
-    /// were read. Read the present state; later changes are told.
+    /// were read. Read the present state; later changes are told. (Not with [`WatchBuilder::snapshot`], which reads it
+    /// by itself.)
     Resync {
         /// Up to where.
         zxid: Zxid,
     },
-}
-
-/// Begins a watch; made by [`Client::watch`].
-#[derive(Clone, Debug)]
-#[must_use = "a watch does not begin until it is awaited"]
-pub struct WatchBuilder {
-    client: Client,
-    path: Result<Path, PathError>,
-    scope: Scope,
-    once: bool,
-    since: Option<Zxid>,
-    within: Option<Duration>,
-}
-
-impl WatchBuilder {
-    pub(crate) fn new(client: Client, path: impl ToPath) -> Self {
-        Self { client, path: path.to_path(), scope: Scope::Data, once: false, since: None, within: None }
-    }
-
-    /// The znode itself: created, data set, deleted. The default.
-    pub fn data(mut self) -> Self {
-        self.scope = Scope::Data;
-        self
-    }
-
-    /// Which children are created and deleted, and its own deletion.
-    pub fn children(mut self) -> Self {
-        self.scope = Scope::Children;
-        self
-    }
-
-    /// The znode and everything below it.
-    pub fn subtree(mut self) -> Self {
-        self.scope = Scope::Subtree;
-        self
-    }
-
-    /// Ends with its first event.
-    pub fn once(mut self) -> Self {
-        self.once = true;
-        self
-    }
-
-    /// Every change after this zxid, those that happened already first. Without it: from the moment it stands.
-    pub fn since(mut self, zxid: Zxid) -> Self {
-        self.since = Some(zxid);
-        self
-    }
-
-    /// The time that beginning may take, instead of the options' request timeout.
-    pub fn within(mut self, time: Duration) -> Self {
-        self.within = Some(time);
-        self
-    }
-}
-
-impl IntoFuture for WatchBuilder {
-    type Output = Result<Watch>;
-    type IntoFuture = BoxFuture<'static, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let Self { client, path, scope, once, since, within } = self;
-            let id = client.next_watch();
-            let request = WatchRequest { watch: id, path: path?, scope, once, since };
-            let queue = Arc::new(Queue::new(once));
-            let (reply, done) = oneshot::channel();
-            let within = within.unwrap_or_else(|| client.request_timeout());
-            // Made before it stands, so that a future that is dropped half-way takes it back.
-            let mut watch = Watch { client, id, zxid: Zxid(0), queue: Arc::clone(&queue) };
-            watch.client.command(Command::Watch { request, queue, within, reply })?;
-            let done = done.await.unwrap_or(Err(Error::Closed { outcome: Outcome::NotApplied }))?;
-            watch.zxid = since.unwrap_or(done.zxid);
-            Ok(watch)
-        })
-    }
+    /// A part of the present state of what is watched; all parts are of one zxid, and every change after it follows.
+    Snapshot {
+        /// Of which state.
+        zxid: Zxid,
+        /// Its number. 0 begins a snapshot: forget what was told before, also the parts of an unfinished one.
+        part: u64,
+        /// The next znodes, parents before children; perhaps none. With [`WatchBuilder::with_data`] they have their data.
+        entries: Vec<TreeEntry>,
+        /// More parts follow. If not, what was told since part 0 is the whole.
+        more: bool,
+    },
 }
 
 /// A standing watch: a stream of [`WatchEvent`]s, without gap or repetition, in order.
 ///
 /// It outlives connections and members: after a break it goes on from the last zxid that it told. An event is in this
-/// stream before any later reply reaches its caller. A reader that falls behind gets [`WatchEvent::Resync`]. Dropping it
-/// ends the watch.
+/// stream before any later reply reaches its caller. A reader that falls behind gets [`WatchEvent::Resync`], or a new
+/// snapshot: what waits for it is bounded, by 10,000 changes and 16 MiB. Dropping it ends the watch.
 ///
-/// ```no_run
-/// # async fn example(client: conclave_client::Client) -> conclave_client::Result<()> {
+/// ```
+/// # async fn example(client: conclave_client::Client) -> Result<(), conclave_testing::Error> {
 /// use conclave_client::WatchEvent;
 ///
 /// let listing = client.at("/app").children().await?;
+/// # let stat = client.at("/app/a").create("").await?.stat;
 /// let mut watch = client.watch("/app").children().since(listing.zxid).await?;
 /// while let Some(event) = watch.next().await {
 ///     match event? {
-///         WatchEvent::Changes { zxid, changes } => println!("{zxid}: {changes:?}"),
+///         WatchEvent::Changes { zxid, changes, .. } => {
+///             println!("{zxid}: {changes:?}");
+/// #           assert_eq!((zxid, changes.len()), (stat.created, 1));
+/// #           return Ok(());
+///         }
 ///         WatchEvent::Resync { .. } => println!("read /app again"),
 ///         _ => {}
 ///     }
 /// }
+/// # Err("the watch ended".into()) }
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), conclave_testing::Error> {
+/// # let cluster = conclave_testing::Cluster::start(1).await?;
+/// # let client = cluster.client("me").await?;
+/// # client.at("/app").create("").await?;
+/// # tokio::time::timeout(conclave_testing::PATIENCE, example(client.clone())).await??;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Watch {
     client: Client,
     id: WatchId,
-    zxid: Zxid,
+    begun: Zxid,
+    /// The last zxid that was told, or is in the snapshot that was told or is being told.
+    told: Zxid,
     queue: Arc<Queue>,
+    snapshot: Option<Snapshot>,
+    /// The snapshot that is being told.
+    parts: Option<BoxStream<'static, Result<WatchEvent>>>,
+    /// It ends with the first changes that it tells.
+    once: bool,
+    ended: bool,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("id", &self.id).field("told", &self.told).finish_non_exhaustive()
+    }
 }
 
 impl Watch {
-    /// Every matching change after this zxid is told.
+    /// Every matching change after this zxid is told, or is in the first snapshot.
     #[must_use]
     pub const fn zxid(&self) -> Zxid {
-        self.zxid
+        self.begun
+    }
+
+    /// Where it stands: a watch that [resumes](WatchBuilder::resume) from it goes on after what this one has told. None
+    /// while a snapshot is being told, of which the rest would be missing.
+    #[must_use]
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        let cluster = self.client.peer()?.cluster;
+        self.is_told().then_some(Bookmark { zxid: self.told, cluster })
     }
 
     /// The next event; none when the watch has ended: one that was [`WatchBuilder::once`] after its event, any after an
     /// error or when the client is closed. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the watch may not go on after a reconnect. Nothing follows it.
+    /// [`Error::Refused`](crate::Error::Refused) when the watch may not go on after a reconnect. Nothing follows it.
     pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
-        std::future::poll_fn(|cx| self.queue.poll(cx)).await
+        StreamExt::next(self).await
+    }
+
+    /// Begins a new snapshot, if this watch takes any: what waits is told after it as far as it is newer.
+    pub(crate) fn take_snapshot(&mut self) {
+        self.parts = self.snapshot.as_ref().map(|snapshot| snapshot.parts(self.told));
+    }
+
+    /// No snapshot is being told: what was told is a whole state.
+    pub(crate) const fn is_told(&self) -> bool {
+        self.parts.is_none()
+    }
+
+    /// The next event that is there already, without waiting.
+    pub(crate) fn ready(&mut self) -> Option<Option<Result<WatchEvent>>> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(self).poll_next(&mut cx) {
+            Poll::Ready(event) => Some(event),
+            Poll::Pending => None,
+        }
+    }
+
+    /// What an event of the queue means; none when it is told already.
+    fn told(&mut self, event: WatchEvent) -> Option<WatchEvent> {
+        match event {
+            WatchEvent::Changes { zxid, .. } | WatchEvent::Resync { zxid } if zxid <= self.told => None,
+            WatchEvent::Changes { zxid, changes, present } => {
+                self.told = zxid;
+                let (changes, present) = self.client.names().changes(changes, present);
+                (!changes.is_empty()).then_some(WatchEvent::Changes { zxid, changes, present })
+            }
+            WatchEvent::Resync { zxid } => {
+                self.told = zxid;
+                self.take_snapshot();
+                self.parts.is_none().then_some(WatchEvent::Resync { zxid })
+            }
+            WatchEvent::Snapshot { .. } => None,
+        }
     }
 }
 
@@ -165,7 +175,37 @@ impl Stream for Watch {
     type Item = Result<WatchEvent>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.queue.poll(cx)
+        let this = self.get_mut();
+        while !this.ended {
+            if let Some(parts) = &mut this.parts {
+                let part = ready!(parts.poll_next_unpin(cx));
+                if let Some(Ok(WatchEvent::Snapshot { zxid, more, .. })) = &part {
+                    this.told = *zxid;
+                    if !more {
+                        this.parts = None;
+                    }
+                }
+                this.ended = !matches!(part, Some(Ok(_)));
+                return Poll::Ready(part);
+            }
+            match ready!(this.queue.poll(cx)) {
+                Some(Ok(event)) => {
+                    if let Some(event) = this.told(event) {
+                        if this.once && matches!(event, WatchEvent::Changes { .. }) {
+                            this.ended = true;
+                            this.client.unwatch(this.id);
+                        }
+                        return Poll::Ready(Some(Ok(event)));
+                    }
+                }
+                Some(Err(error)) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(this.client.names().error(error))));
+                }
+                None => this.ended = true,
+            }
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -175,168 +215,5 @@ impl Drop for Watch {
     }
 }
 
-/// What the driver puts in and the reader takes out. Never blocks the driver: what does not fit becomes a `Resync`.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    once: bool,
-    state: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    events: VecDeque<(Zxid, Vec<Change>)>,
-    /// How many changes `events` holds.
-    changes: usize,
-    /// Told after `events`: what did not fit, up to where.
-    resync: Option<Zxid>,
-    /// Told last.
-    end: Option<Option<Error>>,
-    reader: Option<Waker>,
-}
-
-impl Queue {
-    pub(crate) fn new(once: bool) -> Self {
-        Self { once, state: Mutex::default() }
-    }
-
-    /// Adds a transaction's changes.
-    pub(crate) fn push(&self, zxid: Zxid, changes: Vec<Change>) {
-        let mut state = self.lock();
-        if let Some(resync) = &mut state.resync {
-            *resync = zxid;
-        } else if state.changes > 0 && state.changes + changes.len() > WAITING {
-            // What waits is still true and in order; only what comes now is left out.
-            state.resync = Some(zxid);
-        } else {
-            state.changes += changes.len();
-            state.events.push_back((zxid, changes));
-        }
-        self.told(state);
-    }
-
-    /// Says that changes up to this zxid are not told.
-    pub(crate) fn resync(&self, zxid: Zxid) {
-        let mut state = self.lock();
-        state.resync = Some(zxid);
-        self.told(state);
-    }
-
-    /// Nothing more will come, because of this.
-    pub(crate) fn end(&self, error: Option<Error>) {
-        let mut state = self.lock();
-        if state.end.is_none() {
-            state.end = Some(error);
-        }
-        wake(state);
-    }
-
-    fn told(&self, mut state: MutexGuard<'_, Waiting>) {
-        if self.once && state.end.is_none() {
-            state.end = Some(None);
-        }
-        wake(state);
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<WatchEvent>>> {
-        let mut state = self.lock();
-        if let Some((zxid, changes)) = state.events.pop_front() {
-            state.changes -= changes.len();
-            return Poll::Ready(Some(Ok(WatchEvent::Changes { zxid, changes })));
-        }
-        if let Some(zxid) = state.resync.take() {
-            return Poll::Ready(Some(Ok(WatchEvent::Resync { zxid })));
-        }
-        if let Some(end) = &mut state.end {
-            return Poll::Ready(end.take().map(Err));
-        }
-        state.reader = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn wake(mut state: MutexGuard<'_, Waiting>) {
-    let reader = state.reader.take();
-    drop(state);
-    if let Some(reader) = reader {
-        reader.wake();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use conclave_protocol::ChangeKind;
-
-    use super::*;
-
-    fn change() -> Change {
-        Change { kind: ChangeKind::Data, path: Path::root(), version: 1 }
-    }
-
-    async fn next(queue: &Queue) -> Option<Result<WatchEvent>> {
-        std::future::poll_fn(|cx| queue.poll(cx)).await
-    }
-
-    #[tokio::test]
-    async fn a_slow_reader_gets_what_waits_then_resync_then_what_comes_later() {
-        let queue = Queue::new(false);
-        queue.push(Zxid(1), vec![change(); WAITING - 1]);
-        queue.push(Zxid(2), vec![change()]);
-        queue.push(Zxid(3), vec![change()]);
-        queue.push(Zxid(4), vec![change()]);
-        let zxid = |event| match event {
-            Some(Ok(WatchEvent::Changes { zxid, .. })) => zxid,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(zxid(next(&queue).await), Zxid(1));
-        queue.push(Zxid(5), vec![change()]);
-        assert_eq!(zxid(next(&queue).await), Zxid(2));
-        assert_eq!(next(&queue).await.unwrap().unwrap(), WatchEvent::Resync { zxid: Zxid(5) });
-        queue.push(Zxid(6), vec![change()]);
-        assert_eq!(zxid(next(&queue).await), Zxid(6));
-    }
-
-    #[tokio::test]
-    async fn a_transaction_larger_than_the_queue_is_told_to_a_reader_that_keeps_up() {
-        let queue = Queue::new(false);
-        queue.push(Zxid(1), vec![change(); 2 * WAITING]);
-        assert!(matches!(next(&queue).await, Some(Ok(WatchEvent::Changes { .. }))));
-    }
-
-    #[tokio::test]
-    async fn a_watch_for_one_event_ends_after_it() {
-        let queue = Queue::new(true);
-        queue.push(Zxid(1), vec![change()]);
-        assert!(next(&queue).await.is_some());
-        assert!(next(&queue).await.is_none());
-        assert!(next(&queue).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn an_error_is_told_once_and_after_the_events() {
-        let queue = Queue::new(false);
-        queue.push(Zxid(1), vec![change()]);
-        queue.end(Some(Error::Closed { outcome: Outcome::NotApplied }));
-        queue.end(None);
-        assert!(next(&queue).await.unwrap().is_ok());
-        assert!(next(&queue).await.unwrap().is_err());
-        assert!(next(&queue).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_waiting_reader_is_woken() {
-        let queue = Arc::new(Queue::new(false));
-        let reader = tokio::spawn({
-            let queue = Arc::clone(&queue);
-            async move { next(&queue).await }
-        });
-        tokio::task::yield_now().await;
-        queue.push(Zxid(1), vec![change()]);
-        assert!(reader.await.unwrap().is_some());
-    }
-}
+mod tests;

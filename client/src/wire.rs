@@ -38,11 +38,13 @@ pub(crate) struct Reason {
     pub(crate) certificate: bool,
     /// Waiting a moment will not help.
     pub(crate) definite: bool,
+    /// The member is of this cluster, and the client of another.
+    pub(crate) foreign: Option<String>,
 }
 
 impl Reason {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), certificate: false, definite: false }
+        Self { why: why.into(), certificate: false, definite: false, foreign: None }
     }
 }
 
@@ -50,7 +52,7 @@ impl From<conclave_link::Error> for Reason {
     fn from(error: conclave_link::Error) -> Self {
         let certificate = error.is_certificate_problem();
         let definite = certificate || matches!(error, conclave_link::Error::NobodyListens(_));
-        Self { why: error.to_string(), certificate, definite }
+        Self { why: error.to_string(), certificate, definite, foreign: None }
     }
 }
 

@@ -9,6 +9,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 
+use conclave_core::query;
+use conclave_protocol::plugin::PluginStats;
+
 use crate::member::Shared;
 
 /// Serves until the listener fails.
@@ -106,6 +109,31 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> String {
     metric("gauge", "reserve_held", "1 while the reserve is there.", u64::from(shared.room.reserve_held()));
     metric("counter", "handed_over_total", "Hand-overs because of a slow disk.", shared.room.handed_over());
     metric("gauge", "refuses_growth", "1 when the disk is too full for a larger tree.", refuses);
+    let plugins = shared.plugins.counts();
+    let stats = shared.plugins.engine().stats(None);
+    let sum = |of: fn(&PluginStats) -> u64| stats.iter().map(of).sum();
+    metric("counter", "plugin_runs_total", "Runs of plugins on this member.", sum(|stats| stats.runs));
+    metric(
+        "counter",
+        "plugin_refusals_total",
+        "Those that ended with the plugin's refusal.",
+        sum(|stats| stats.refusals),
+    );
+    metric("counter", "plugin_failures_total", "Those that trapped or exceeded a budget.", sum(|stats| stats.failures));
+    let state = shared.store.snapshot().and_then(|snapshot| query::state(&snapshot));
+    metric("gauge", "parked_calls", "Calls that wait.", state.map_or(0, |state| state.parked));
+    metric("counter", "plugin_compiles_total", "Components made ready.", load(&plugins.compiled));
+    metric("counter", "plugin_compile_failures_total", "Components that can't be run here.", load(&plugins.failed));
+    metric("gauge", "plugin_compile_last_ms", "How long the last one took.", load(&plugins.last_ms));
+    metric("counter", "plugin_activations_total", "Activations proposed here.", load(&plugins.activated));
+    metric("counter", "plugin_rejections_total", "Rejections proposed here.", load(&plugins.rejected));
+    metric(
+        "gauge",
+        "plugin_activation_last_ms",
+        "How long the last one waited for members.",
+        load(&plugins.activation_ms),
+    );
+    metric("counter", "plugin_hand_overs_total", "Hand-overs because of a plugin.", load(&plugins.handed_over));
     let readers = shared.store.readers();
     metric("gauge", "snapshots", "Snapshots that are open.", readers.open as u64);
     let oldest = u64::try_from(readers.oldest.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,6 @@
 //! The apply thread: committed entries become state, in one transaction a batch, then they are published.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use conclave_core::apply::{Applied as Effect, Position, Trust, apply_trusting, skip};
 use conclave_core::entry::Entry;
+use conclave_core::view::{Base, Row};
 use conclave_core::{Fault, Table, query, row};
 use conclave_protocol::{SessionId, Zxid};
-use conclave_store::{Checkpoint, CheckpointError, Store, Writer};
+use conclave_store::{Checkpoint, CheckpointError, Snapshot, Store, Writer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 
@@ -68,6 +71,8 @@ pub(crate) struct Applier {
     /// Decides whose digest holds, after a zxid, when this member computed another than the entry says. Takes as long as
     /// it takes other voters to tell.
     pub(crate) judge: Box<dyn Fn(Zxid, u128, u128) -> Verdict + Send>,
+    /// Told when rows of plugins were written.
+    pub(crate) plugins: Box<dyn Fn() + Send>,
     /// Told of faults before Raft is: what comes of them is more than its end.
     pub(crate) faults: Box<dyn Fn(&Fault) + Send>,
     /// Called when the disk is full: waits a little for room; false when the member is stopping.
@@ -213,9 +218,13 @@ impl Applier {
             |_| wait_written(log, last.position.index, stopping),
         );
         let (effects, entries) = written.map_err(|fault| (at, fault))?;
+        let has_plugins = entries.iter().any(|(_, entry, _)| writes_plugins(entry));
         self.tell(entries).map_err(|fault| (at, fault))?;
         self.planner.send(planner::Command::Applied(last.position));
         self.position.send_replace(Some(last.position));
+        if has_plugins {
+            (self.plugins)();
+        }
         Ok(effects)
     }
 
@@ -249,6 +258,7 @@ impl Applier {
         drop(snapshot);
         self.planner.send(planner::Command::Applied(position));
         self.position.send_replace(Some(position));
+        (self.plugins)();
         tracing::info!(index = position.index, zxid = %state.zxid, "installed");
         Ok(())
     }
@@ -275,8 +285,7 @@ impl Applier {
             self.tell_leases(&entry)?;
             applied.push(entry);
         }
-        self.publisher.publish(&applied);
-        Ok(())
+        self.publisher.publish(&applied, &Lazy::new(&self.store))
     }
 
     fn tell_leases(&mut self, entry: &Entry) -> Result<(), Fault> {
@@ -295,6 +304,43 @@ impl Applier {
             }
         }
         Ok(())
+    }
+}
+
+fn writes_plugins(entry: &Entry) -> bool {
+    // Rows are sorted, but few: a table's number is a byte.
+    entry.rows.iter().any(|row| row.table == Table::Plugin.number())
+}
+
+/// The applied state, opened when it is first asked: few transactions mean anything to watches that need it.
+struct Lazy<'a> {
+    store: &'a Store,
+    snapshot: OnceCell<Snapshot>,
+}
+
+impl<'a> Lazy<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, snapshot: OnceCell::new() }
+    }
+
+    fn snapshot(&self) -> Result<&Snapshot, Fault> {
+        match self.snapshot.get() {
+            Some(snapshot) => Ok(snapshot),
+            None => {
+                let snapshot = self.store.snapshot()?;
+                Ok(self.snapshot.get_or_init(|| snapshot))
+            }
+        }
+    }
+}
+
+impl Base for Lazy<'_> {
+    fn row(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.snapshot()?.row(table, key)
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Fault> {
+        self.snapshot()?.scan(table, prefix, after, limit)
     }
 }
 

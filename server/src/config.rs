@@ -1,9 +1,10 @@
 //! A member's configuration: one TOML file, each key also as `CONCLAVE_SECTION__KEY`.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use conclave_protocol::limits::{self, Limits};
 use serde::{Deserialize, Serialize};
 
 /// What is wrong with a configuration.
@@ -66,6 +67,12 @@ pub struct Config {
     /// Log, checkpoints and what is kept free of the disk.
     #[serde(default)]
     pub storage: Storage,
+    /// Limits of the tree, of sessions and of connections: the leader's hold.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What plugins may spend.
+    #[serde(default)]
+    pub plugins: Plugins,
 }
 
 /// Where a member listens.
@@ -151,12 +158,109 @@ impl Default for Storage {
     }
 }
 
+/// What plugins may spend: of a run, where a plugin has no budgets of its own; of the planner; and of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plugins {
+    /// Units of fuel of a run, about one an instruction.
+    pub fuel: u64,
+    /// Milliseconds of a run on the processor.
+    pub time_ms: u64,
+    /// Bytes of linear memory of a run.
+    pub memory_bytes: u64,
+    /// Calls of the host of a run.
+    pub host_calls: u64,
+    /// Rows that a run writes.
+    pub rows: u64,
+    /// Bytes that a run writes.
+    pub written_bytes: u64,
+    /// Bytes that a run reads.
+    pub read_bytes: u64,
+    /// Bytes of a component.
+    pub component_bytes: u64,
+    /// Milliseconds that compiling a component may take.
+    pub compile_ms: u64,
+    /// Hundredths of the planner's time that calls of one plugin may take.
+    pub planner_share_percent: u32,
+    /// Keep compiled components in the data directory, for the next start.
+    pub cache: bool,
+}
+
+impl Default for Plugins {
+    /// 20 million units and 10 ms, 16 MiB of memory; 10,000 calls of the host, 10,000 rows, 8 MiB written, 16 MiB read;
+    /// components to 16 MiB, two minutes to compile; half of the planner's time; compiled ones are kept.
+    fn default() -> Self {
+        Self {
+            fuel: 10_000_000,
+            time_ms: 5,
+            memory_bytes: 16 << 20,
+            host_calls: 10_000,
+            rows: 10_000,
+            written_bytes: limits::TRANSACTION_BYTES as u64,
+            read_bytes: 16 << 20,
+            component_bytes: limits::COMPONENT_BYTES as u64,
+            compile_ms: 120_000,
+            planner_share_percent: 50,
+            cache: true,
+        }
+    }
+}
+
+impl Plugins {
+    /// Each number with its key, its least and its greatest value, and what it is, for whoever reads the file.
+    fn all(&self) -> [(&'static str, u64, u64, u64, &'static str); 10] {
+        // What the plugin host sets aside addresses for.
+        const MEMORY: u64 = 256 << 20;
+        [
+            ("plugins.fuel", self.fuel, 10_000, limits::TRANSACTION_FUEL, "of a run, about one an instruction"),
+            ("plugins.time_ms", self.time_ms, 1, 1_000, "of a run"),
+            ("plugins.memory_bytes", self.memory_bytes, 1 << 20, MEMORY, "of a run"),
+            ("plugins.host_calls", self.host_calls, 10, 1_000_000, "of a run"),
+            ("plugins.rows", self.rows, 1, 100_000, "that a run writes"),
+            ("plugins.written_bytes", self.written_bytes, 1 << 10, limits::TRANSACTION_BYTES as u64, "by a run"),
+            ("plugins.read_bytes", self.read_bytes, 1 << 10, MEMORY, "by a run"),
+            (
+                "plugins.component_bytes",
+                self.component_bytes,
+                1 << 10,
+                limits::COMPONENT_BYTES as u64,
+                "of a component",
+            ),
+            ("plugins.compile_ms", self.compile_ms, 100, 600_000, "for a component"),
+            ("plugins.planner_share_percent", self.planner_share_percent.into(), 1, 100, "for calls of one plugin"),
+        ]
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, value, least, most, _) in self.all() {
+            if !(least..=most).contains(&value) {
+                let why = format!("it must be from {least} to {most}");
+                return Err(ConfigError::Value { key, value: value.to_string(), why });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, text: &mut String) {
+        text.push_str(
+            "\n[plugins]                         # these are the defaults; an administrator can set a plugin's own\n",
+        );
+        for (key, value, least, most, what) in self.all() {
+            let set = format!("{} = {value}", key.trim_start_matches("plugins."));
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{set:<34}# {least} to {most}, {what}");
+        }
+        let set = format!("cache = {}", self.cache);
+        let _ = writeln!(text, "{set:<34}# keep compiled components for the next start");
+    }
+}
+
 /// The smallest file of the log.
 const LEAST_SEGMENT_BYTES: u64 = 64 << 10;
 /// Slower, a snapshot of any size would never arrive.
 const LEAST_SNAPSHOT_BYTES_PER_S: u64 = 64 << 10;
 /// Every key, for suggestions.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 48] = [
     "cluster",
     "member",
     "data",
@@ -178,6 +282,32 @@ const KEYS: [&str; 22] = [
     "storage.reserve_bytes",
     "storage.least_free_bytes",
     "storage.stalled_sync_ms",
+    "limits.data_bytes",
+    "limits.multi_steps",
+    "limits.subtree_znodes",
+    "limits.prune_znodes",
+    "limits.session_ephemerals",
+    "limits.session_timeout_min_ms",
+    "limits.session_timeout_max_ms",
+    "limits.once_rows",
+    "limits.acl_grants",
+    "limits.access_lists",
+    "limits.ttl_max_ms",
+    "limits.container_grace_ms",
+    "limits.watches",
+    "limits.queued_events",
+    "limits.queued_event_bytes",
+    "plugins.fuel",
+    "plugins.time_ms",
+    "plugins.memory_bytes",
+    "plugins.host_calls",
+    "plugins.rows",
+    "plugins.written_bytes",
+    "plugins.read_bytes",
+    "plugins.component_bytes",
+    "plugins.compile_ms",
+    "plugins.planner_share_percent",
+    "plugins.cache",
     "members",
 ];
 
@@ -238,14 +368,17 @@ impl Config {
             return bad("listen.admin", &admin, "it has no TLS, so it must be a loopback address");
         }
         let raft = self.raft;
-        if raft.heartbeat_ms == 0 || raft.heartbeat_ms * 2 >= raft.election_min_ms {
+        if raft.heartbeat_ms == 0 || raft.heartbeat_ms.saturating_mul(2) >= raft.election_min_ms {
             return bad("raft.heartbeat_ms", &raft.heartbeat_ms, "it must be less than half of raft.election_min_ms");
         }
         if raft.election_min_ms >= raft.election_max_ms {
             return bad("raft.election_min_ms", &raft.election_min_ms, "it must be less than raft.election_max_ms");
         }
-        if raft.election_max_ms * 4 > conclave_protocol::limits::SESSION_TIMEOUT_MAX_MS {
-            return bad("raft.election_max_ms", &raft.election_max_ms, "sessions last at least four elections");
+        self.limits.check().map_err(ConfigError::Form)?;
+        self.plugins.check()?;
+        if raft.election_max_ms.saturating_mul(4) > self.limits.session_timeout_max_ms {
+            let why = "sessions last at least four elections, and limits.session_timeout_max_ms is less than that";
+            return bad("raft.election_max_ms", &raft.election_max_ms, why);
         }
         let storage = self.storage;
         if !(LEAST_SEGMENT_BYTES..=1 << 30).contains(&storage.log_segment_bytes) {
@@ -268,16 +401,29 @@ impl Config {
         Ok(())
     }
 
-    /// The least session timeout: four of the greatest election timeouts, and the protocol's least.
+    /// The limits that hold: no session's timeout is less than four of the greatest election timeouts.
     #[must_use]
-    pub fn least_session_timeout(&self) -> Duration {
-        Duration::from_millis((self.raft.election_max_ms * 4).max(conclave_protocol::limits::SESSION_TIMEOUT_MIN_MS))
+    pub fn effective_limits(&self) -> Limits {
+        let least = self.raft.election_max_ms.saturating_mul(4);
+        Limits { session_timeout_min_ms: self.limits.session_timeout_min_ms.max(least), ..self.limits }
     }
 
     /// A file with every key, as an example.
     #[must_use]
     pub fn example() -> String {
-        r#"# One member of a cluster. Each key can also be set as CONCLAVE_SECTION__KEY, such as CONCLAVE_LISTEN__CLIENT.
+        let mut text = String::from(EXAMPLE);
+        for (name, value, least, most) in Limits::default().all() {
+            let set = format!("{name} = {value}");
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{set:<34}# {least} to {most}");
+        }
+        Plugins::default().write(&mut text);
+        text
+    }
+}
+
+/// All but the limits, which know their own defaults and bounds.
+const EXAMPLE: &str = r#"# One member of a cluster. Each key can also be set as CONCLAVE_SECTION__KEY, such as CONCLAVE_LISTEN__CLIENT.
 cluster = "production"            # members of another cluster are refused
 member = 1                        # this member's number; its certificate must name it
 data = "data"                     # the data directory, relative to this file
@@ -317,10 +463,9 @@ snapshot_bytes_per_s = 268435456  # to a member that needs one
 reserve_bytes = 67108864          # a file that is given up to get out of a full disk
 least_free_bytes = 268435456      # below it the leader refuses what makes the tree grow
 stalled_sync_ms = 1000            # a leader whose disk is slower hands over
-"#
-        .to_owned()
-    }
-}
+
+[limits]                          # these are the defaults; all members should have the same, the leader's hold
+"#;
 
 /// Sets the key that a variable names; variables of other programs' business are left alone.
 fn set(table: &mut toml::Table, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -367,77 +512,10 @@ fn check_keys(table: &toml::Table, prefix: &str) -> Result<(), ConfigError> {
 }
 
 fn unknown(key: String) -> ConfigError {
-    let nearest = KEYS.into_iter().map(|k| (distance(k, &key), k)).min().filter(|(d, _)| *d <= 3).map(|(_, k)| k);
+    let nearest =
+        KEYS.into_iter().map(|k| (strsim::levenshtein(k, &key), k)).min().filter(|(d, _)| *d <= 3).map(|(_, k)| k);
     ConfigError::UnknownKey { key, nearest }
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn none() -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    fn edited(from: &str, to: &str) -> Result<Config, ConfigError> {
-        let text = Config::example().replace(from, to);
-        assert_ne!(text, Config::example(), "{from} is in the example");
-        Config::parse(&text, none())
-    }
-
-    #[test]
-    fn the_printed_defaults_are_a_valid_configuration_with_the_defaults() {
-        let config = Config::parse(&Config::example(), none()).unwrap();
-        assert_eq!(config.raft, Raft::default());
-        assert_eq!(config.members.len(), 3);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
-        let error = edited("heartbeat_ms", "hartbeat_ms").unwrap_err();
-        assert_eq!(error.to_string(), "there is no key `raft.hartbeat_ms`; did you mean `raft.heartbeat_ms`?");
-        let error = edited("initialize = false", "colour = 1").unwrap_err();
-        assert!(matches!(error, ConfigError::UnknownKey { nearest: None, .. }));
-    }
-
-    #[test]
-    fn values_that_cannot_be_are_refused() {
-        assert!(matches!(edited("member = 1 ", "member = 4 "), Err(ConfigError::Value { key: "member", .. })));
-        assert!(matches!(edited("id = 2", "id = 1"), Err(ConfigError::Value { key: "members", .. })));
-        assert!(matches!(
-            edited("127.0.0.1:7301", "0.0.0.0:7301"),
-            Err(ConfigError::Value { key: "listen.admin", .. })
-        ));
-        assert!(matches!(
-            edited("heartbeat_ms = 80", "heartbeat_ms = 300"),
-            Err(ConfigError::Value { key: "raft.heartbeat_ms", .. })
-        ));
-        assert!(matches!(edited("0.0.0.0:7101", "here"), Err(ConfigError::Form(_))));
-    }
-
-    #[test]
-    fn a_variable_sets_its_key() {
-        let variables = [("CONCLAVE_LISTEN__CLIENT", "127.0.0.1:9"), ("CONCLAVE_DIR", "/x"), ("HOME", "/")];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let config = Config::parse(&Config::example(), variables).unwrap();
-        assert_eq!(config.listen.client.port(), 9);
-        let typo = [("CONCLAVE_LISTEN__CLEINT".to_owned(), "1".to_owned())];
-        assert!(matches!(Config::parse(&Config::example(), typo), Err(ConfigError::UnknownKey { .. })));
-    }
-}
+mod tests;

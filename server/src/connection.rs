@@ -1,25 +1,25 @@
 //! One client's connection: a reader that dispatches, and a writer that keeps replies in the order of the requests.
 
-use std::collections::VecDeque;
+mod writer;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conclave_core::query;
 use conclave_link::{Connection, FrameReader, FrameWriter, RecvStream, SendStream};
 use conclave_protocol::{
-    Attached, ClientMessage, Hello, NO_REQUEST, PROTOCOL_VERSION, PushBack, Refusal, RequestId, ServerMessage, Welcome,
-    codec, limits,
+    Attached, ClientMessage, Hello, NO_REQUEST, PROTOCOL_VERSION, PushBack, Refusal, ServerMessage, Welcome, codec,
+    limits,
 };
-use tokio::io::AsyncWrite;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::bulk::{self, Desk};
 use crate::cluster;
 use crate::dispatch::Dispatch;
 use crate::member::Shared;
-use crate::publish::{Out, Outbox, Publisher};
+use crate::outbox::{LEAST_ROOM, Out, Outbox};
 use crate::watches::ConnectionId;
+use writer::Writer;
 
 /// How long a new connection may take until it has said hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -71,10 +71,15 @@ async fn greet(
         Ok(_) => return Err(bad("the first message must be a hello".to_owned())),
         Err(error) => return Err(bad(error.to_string())),
     };
-    let Hello { versions, attach, seen } = hello;
+    let Hello { versions, attach, seen, cluster } = hello;
     if !versions.contains(&PROTOCOL_VERSION) {
         let why = format!("this member speaks version {PROTOCOL_VERSION} of the protocol, the client {versions:?}");
         return Err(bad(why));
+    }
+    if let Some(expected) = cluster.filter(|cluster| *cluster != shared.cluster) {
+        // Zxids, sessions, watches: what the client would go on from means something else here.
+        let refusal = Refusal::OtherCluster { expected, actual: shared.cluster.clone() };
+        return Err(ServerMessage::Goodbye { refusal });
     }
     let push_back = |why| ServerMessage::PushBack { id: NO_REQUEST, why };
     if !shared.is_ready() {
@@ -126,9 +131,6 @@ async fn greet(
     Ok((welcome, outbox, receiver))
 }
 
-/// What the smallest request takes of a connection's room, in KiB: [`limits::IN_FLIGHT`] of them fill it.
-pub(crate) const LEAST_ROOM: u32 = 4;
-
 /// What a request takes of its connection's room until its reply is written: its size, in KiB.
 fn room_for(frame: &[u8]) -> u32 {
     u32::try_from(frame.len() / 1024 + 1).unwrap_or(u32::MAX).max(LEAST_ROOM)
@@ -151,18 +153,22 @@ async fn run(
     outbox: Outbox,
     receiver: mpsc::UnboundedReceiver<Out>,
 ) {
-    shared.publisher.connect(id, outbox.clone());
+    let completions = |session| query::completions(&shared.store.snapshot()?, session);
+    if let Err(fault) = shared.publisher.connect_and(id, outbox.clone(), completions) {
+        shared.fault_of(&fault);
+    }
+    if let Some(session) = outbox.session() {
+        // It may have ended between the hello and now, when nobody knew of this connection.
+        match shared.store.snapshot().and_then(|snapshot| query::session(&snapshot, session)) {
+            Ok(Some(_)) => {}
+            Ok(None) => outbox.send(Out::Last(ServerMessage::Goodbye { refusal: Refusal::SessionOver { session } })),
+            Err(fault) => shared.fault_of(&fault),
+        }
+    }
     let answered = watch::Sender::new(NO_REQUEST);
-    let room = Arc::new(Semaphore::new(limits::IN_FLIGHT * LEAST_ROOM as usize));
+    let room = Arc::clone(&outbox.room);
     let mut dispatch = Dispatch::new(Arc::clone(&shared), id, outbox.clone(), answered.subscribe());
-    let writing = Writer {
-        publisher: Arc::clone(&shared.publisher),
-        id,
-        queued: Arc::clone(&outbox.queued),
-        slots: VecDeque::new(),
-        answered,
-        room: Arc::clone(&room),
-    };
+    let writing = Writer::new(Arc::clone(&shared.publisher), id, &outbox, answered);
     let mut writing = tokio::spawn(writing.run(writer, receiver));
     let mut written = None;
     let end = loop {
@@ -198,7 +204,7 @@ async fn run(
             Err(error) => break Some(Refusal::BadRequest { why: error.to_string() }),
         }
     };
-    shared.publisher.disconnect(id, dispatch.watches());
+    shared.publisher.disconnect(id);
     if let Some(refusal) = end {
         outbox.send(Out::Last(ServerMessage::Goodbye { refusal }));
     }
@@ -234,95 +240,6 @@ async fn write(
         writer.push_bytes(codec::encode(message).into())?;
     }
     writer.flush().await
-}
-
-/// The connection's writer.
-struct Writer {
-    publisher: Arc<Publisher>,
-    id: ConnectionId,
-    queued: Arc<AtomicUsize>,
-    /// Requests in the order of their arrival, with what each takes of the room, and their replies as far as they are
-    /// there.
-    slots: VecDeque<(RequestId, u32, Option<ServerMessage>)>,
-    answered: watch::Sender<RequestId>,
-    room: Arc<Semaphore>,
-}
-
-impl Writer {
-    /// Writes until the last message, the end of the queue, or the end of the stream; gives the stream back.
-    async fn run<W: AsyncWrite + Unpin>(
-        mut self,
-        mut writer: FrameWriter<W>,
-        mut receiver: mpsc::UnboundedReceiver<Out>,
-    ) -> FrameWriter<W> {
-        let mut batch = Vec::new();
-        loop {
-            if receiver.recv_many(&mut batch, 256).await == 0 {
-                return writer;
-            }
-            let mut events = 0;
-            let mut last = false;
-            for out in batch.drain(..) {
-                let pushed = match out {
-                    Out::Expect(id, room) => {
-                        self.slots.push_back((id, room, None));
-                        Ok(())
-                    }
-                    Out::Fill(id, message) => {
-                        if let Some(slot) = self.slots.iter_mut().find(|(slot, ..)| *slot == id) {
-                            slot.2 = Some(message);
-                        }
-                        self.pop(&mut writer)
-                    }
-                    Out::Now(message, room) => {
-                        self.room.add_permits(room as usize);
-                        push(&mut writer, &message)
-                    }
-                    Out::Event(message) => {
-                        events += 1;
-                        push(&mut writer, &message)
-                    }
-                    Out::Lagging => self.publisher.caught_up(self.id).iter().try_for_each(|it| push(&mut writer, it)),
-                    Out::Last(message) => {
-                        last = true;
-                        push(&mut writer, &message)
-                    }
-                };
-                // A message that can't be sent is missed by the client: the connection ends with it.
-                last |= pushed.is_err();
-                if last {
-                    break;
-                }
-            }
-            if writer.flush().await.is_err() || last {
-                return writer;
-            }
-            self.queued.fetch_sub(events, Ordering::SeqCst);
-        }
-    }
-
-    /// Writes the replies at the front, as far as they are there.
-    fn pop<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>) -> Result<(), conclave_link::FrameError> {
-        let mut answered = None;
-        while let Some((.., Some(_))) = self.slots.front() {
-            if let Some((id, room, Some(message))) = self.slots.pop_front() {
-                push(writer, &message)?;
-                self.room.add_permits(room as usize);
-                answered = Some(id);
-            }
-        }
-        if let Some(id) = answered {
-            self.answered.send_replace(id);
-        }
-        Ok(())
-    }
-}
-
-fn push<W: AsyncWrite + Unpin>(
-    writer: &mut FrameWriter<W>,
-    message: &ServerMessage,
-) -> Result<(), conclave_link::FrameError> {
-    writer.push_bytes(codec::encode(message).into())
 }
 
 #[cfg(test)]

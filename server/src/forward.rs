@@ -17,11 +17,11 @@ use conclave_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
-use crate::connection::LEAST_ROOM;
 use crate::monotonic;
+use crate::outbox::{LEAST_ROOM, Out, Outbox};
 use crate::peer::{Peers, wire};
 use crate::planner::{self, Envelope, Told};
-use crate::publish::{Out, Outbox, Publisher};
+use crate::publish::Publisher;
 use crate::raft::Leadership;
 use crate::sessions;
 
@@ -33,8 +33,10 @@ const RETRY: Duration = Duration::from_millis(10);
 const BEATS_AGAIN: Duration = Duration::from_millis(200);
 /// How long a request waits for the zxid that its answer is said to have.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
-/// Bytes of requests after which a frame is closed.
+/// Bytes of requests that a frame is filled up to; a larger request has one of its own.
 const FRAME_FILL: usize = 1 << 20;
+/// Bytes of the largest request: it fits a frame with what is around it.
+const LARGEST: usize = limits::PEER_FRAME_BYTES - 1_024;
 
 /// What a member sends to the leader.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +69,7 @@ pub(crate) enum Down {
 /// What connections ask of the forwarder.
 pub(crate) enum Command {
     /// A request that was just registered with the publisher.
-    Submit(Envelope),
+    Submit(Box<Envelope>),
     /// A heartbeat.
     Heartbeat(SessionId, Outbox, RequestId),
 }
@@ -189,7 +191,7 @@ impl Forwarder {
                     let mut envelopes = Vec::with_capacity(count);
                     for command in commands.drain(..) {
                         match command {
-                            Command::Submit(envelope) => envelopes.push(envelope),
+                            Command::Submit(envelope) => envelopes.push(*envelope),
                             Command::Heartbeat(session, outbox, id) => {
                                 state.beats.entry(session).or_default().push((outbox, id));
                             }
@@ -257,20 +259,14 @@ impl Forwarder {
             Route::None => {}
             Route::Local => self.planner.send(planner::Command::Requests(state.told.clone(), envelopes)),
             Route::Remote { writer, .. } => {
-                let mut frame = Vec::new();
-                let mut bytes = 0;
-                let mut sent = Ok(());
-                for envelope in envelopes {
-                    bytes += weight(&envelope);
-                    frame.push(envelope);
-                    if bytes >= FRAME_FILL {
-                        sent = sent.and_then(|()| push(writer, &Up::Requests(std::mem::take(&mut frame))));
-                        bytes = 0;
-                    }
+                let (frames, too_large) = frames(envelopes);
+                for (Envelope { token, .. }, bytes) in too_large {
+                    // No client's frame holds as much; a leader that closes the stream for it would be sent it for ever.
+                    let what = "bytes of a request between members".to_owned();
+                    let refusal = Refusal::Limit { what, limit: LARGEST as u64, actual: bytes as u64 };
+                    self.publisher.refuse(token, self.publisher.published(), refusal);
                 }
-                if !frame.is_empty() {
-                    sent = sent.and_then(|()| push(writer, &Up::Requests(frame)));
-                }
+                let sent = frames.into_iter().try_for_each(|frame| push(writer, &Up::Requests(frame)));
                 let flushed = match sent {
                     Ok(()) => writer.flush().await,
                     Err(error) => Err(error),
@@ -461,25 +457,35 @@ fn push<T: Serialize>(writer: &mut FrameWriter<SendStream>, message: &T) -> Resu
     writer.push_bytes(wire::encode(message).into())
 }
 
-/// About how many bytes an envelope takes.
+/// Requests in frames that the leader takes, in their order; and those of which one alone would be too large for it, with
+/// their sizes.
+fn frames(envelopes: Vec<Envelope>) -> (Vec<Vec<Envelope>>, Vec<(Envelope, usize)>) {
+    let mut frames = Vec::new();
+    let mut too_large = Vec::new();
+    let mut frame = Vec::new();
+    let mut bytes = 0;
+    for envelope in envelopes {
+        let weight = weight(&envelope);
+        if weight > LARGEST {
+            too_large.push((envelope, weight));
+            continue;
+        }
+        if !frame.is_empty() && bytes + weight > FRAME_FILL {
+            frames.push(std::mem::take(&mut frame));
+            bytes = 0;
+        }
+        bytes += weight;
+        frame.push(envelope);
+    }
+    if !frame.is_empty() {
+        frames.push(frame);
+    }
+    (frames, too_large)
+}
+
+/// How many bytes an envelope takes in a frame.
 fn weight(envelope: &Envelope) -> usize {
-    use conclave_core::plan::Work;
-    use conclave_protocol::{Op, Step};
-    let data = match &envelope.request.work {
-        Work::Op(Op::Create(create)) => create.data.len(),
-        Work::Op(Op::Set(set)) => set.data.len(),
-        Work::Op(Op::Call(call)) => call.args.len(),
-        Work::Op(Op::Multi(steps)) => steps
-            .iter()
-            .map(|step| match step {
-                Step::Create(create) => create.data.len() + 128,
-                Step::Set(set) => set.data.len() + 128,
-                Step::Check(_) | Step::Delete(_) => 128,
-            })
-            .sum(),
-        _ => 0,
-    };
-    data + 256
+    postcard::experimental::serialized_size(envelope).expect("messages have only known lengths")
 }
 
 #[cfg(test)]

@@ -7,15 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::Local;
-use conclave_core::plan::{Growth, Install, Planner, Procedures};
+use conclave_core::plan::{Growth, Install, Planner};
+use conclave_core::plugin::Runner;
 use conclave_core::view::Base;
-use conclave_plugin_host::Host;
+use conclave_protocol::limits::Limits;
 use tokio::sync::mpsc;
 
 use crate::member::Shared;
 use crate::planner::{Command, Ground, Handle, Outcome, Surroundings};
 use crate::raft::{self, Proposal, Replica};
-use crate::{monotonic, sessions, wall_ms};
+use crate::{monotonic, plugins, sessions, wall_ms};
 
 /// How long to wait before leadership is to be confirmed again, after that failed.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(20);
@@ -23,7 +24,6 @@ const CONFIRM_AGAIN: Duration = Duration::from_millis(20);
 /// See the module.
 pub(crate) struct Real {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) host: Host,
     pub(crate) built_in: Vec<Install>,
     pub(crate) replica: Replica,
     pub(crate) proposer: mpsc::Sender<Proposal>,
@@ -45,12 +45,25 @@ impl Ground for Real {
         clock.stamp_ms(monotonic(), wall_ms())
     }
 
-    fn procedures(&self) -> Box<dyn Procedures> {
-        Box::new(self.host.clone())
+    fn elapsed(&self) -> Duration {
+        monotonic()
+    }
+
+    fn worked(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+    }
+
+    fn runner(&self) -> Arc<dyn Runner> {
+        Arc::clone(self.shared.plugins.engine()) as Arc<dyn Runner>
     }
 
     fn built_in(&self) -> Vec<Install> {
         self.built_in.clone()
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
     }
 
     fn growth(&self) -> Growth {
@@ -87,7 +100,12 @@ impl Surroundings for Real {
         });
     }
 
+    fn lacks(&self, term: u64, plugin: String, why: String) {
+        self.runtime.spawn(plugins::hand_over(Arc::clone(&self.shared), self.planner.clone(), term, plugin, why));
+    }
+
     fn started(&self, term: u64) {
+        self.shared.plugins.lacks(None);
         let sessions = self.shared.store.snapshot().and_then(|snapshot| Planner::sessions(&snapshot));
         match sessions {
             Ok(sessions) => {

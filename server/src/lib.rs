@@ -21,23 +21,30 @@ mod listen;
 mod member;
 pub mod offline;
 mod open;
+mod outbox;
 pub mod peer;
 mod planner;
+mod plugins;
 mod publish;
 mod quarantine;
 pub mod raft;
 mod read;
+mod replay;
 mod reseed;
 mod room;
 mod sessions;
+mod subtree;
 mod supervisor;
 mod tasks;
 mod watches;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use conclave_protocol::limits::Limits;
 pub use conclave_store::Boot as StoreBoot;
-pub use config::{Config, ConfigError, Listen, MemberAddress, Raft as RaftTiming, Storage as StorageOptions};
+pub use config::{
+    Config, ConfigError, Listen, MemberAddress, Plugins as PluginOptions, Raft as RaftTiming, Storage as StorageOptions,
+};
 pub use member::{Stopped, Surroundings};
 pub use open::StartError;
 pub use supervisor::Member;

@@ -2,6 +2,7 @@
 //! the supervisor's business.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,14 +10,14 @@ use std::time::Duration;
 
 use conclave_core::apply::Position;
 use conclave_core::plan::Install;
+use conclave_core::view::Base;
 use conclave_core::{Fault, query};
-use conclave_link::{Dialer, Listener, Plane};
-use conclave_plugin_host::{Budgets, Host};
+use conclave_link::{Dialer, Listener, Plane, Tuning};
+use conclave_protocol::limits::Limits;
 use conclave_protocol::{Endpoint, MemberId};
 use conclave_store::{Store, Writer};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::applier::Applier;
 use crate::checkpointer::Checkpointer;
@@ -28,19 +29,22 @@ use crate::ground::Real;
 use crate::open::{self, StartError};
 use crate::peer::transfer::Carried;
 use crate::peer::{self, Peers, wire};
+use crate::plugins::Readiness;
 use crate::publish::Publisher;
 use crate::raft::{self, Leadership, Replica, StartOptions, Timing};
+use crate::read::Freshness;
 use crate::room::Room;
 use crate::watches::ConnectionId;
-use crate::{monotonic, planner, sessions, tasks, wall_ms};
+use crate::{monotonic, planner, plugins, sessions, tasks, wall_ms};
 
 /// Threads for clients. Raft, the log, apply and the planner have threads of their own.
 const CLIENT_THREADS: usize = 2;
+/// How many threads read much at a time, for queries and for watches that resume each.
+const HEAVY_READS: usize = 2;
+/// How many queries of plugins run at a time: each on a thread of its own, and within the budgets of a run.
+const QUERIES: usize = 6;
 /// How long Raft may take to end.
 const RAFT_STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// Plugins of every new cluster.
-const BUILT_IN: [(&str, &[u8]); 1] = [("counter", include_bytes!("../../plugins/prebuilt/counter.wasm"))];
-
 /// How a member ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -71,6 +75,17 @@ pub(crate) struct Shared {
     pub(crate) carried: Arc<Carried>,
     pub(crate) computed: Computed,
     pub(crate) room: Room,
+    pub(crate) limits: Limits,
+    /// The data directory.
+    pub(crate) data: PathBuf,
+    /// Reads of much, such as a whole subtree's size; and, so that they do not wait for those, of the history.
+    pub(crate) heavy: Arc<Semaphore>,
+    pub(crate) replays: Arc<Semaphore>,
+    /// Queries of plugins.
+    pub(crate) queries: Arc<Semaphore>,
+    /// Components of plugins, and what runs them.
+    pub(crate) plugins: Arc<Readiness>,
+    pub(crate) freshness: Freshness,
     /// Held while the membership is changed: a second change would begin from voters that are about to be others.
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// How often the state of this member was not believed, since the process started.
@@ -138,9 +153,18 @@ impl Shared {
             free_bytes: self.room.free_bytes(),
             checkpoint_zxid: self.checkpointer.newest().map(|newest| newest.zxid().0),
             certificate_end_s: self.certificate_end_s,
-            note: self.room.refuses_growth().then(|| "its disk is nearly full: it refuses growth".to_owned()),
+            note: notes([
+                self.plugins.note(),
+                self.room.refuses_growth().then(|| "its disk is nearly full: it refuses growth".to_owned()),
+            ]),
         })
     }
+}
+
+/// Everything that there is to know, in one line.
+fn notes(notes: [Option<String>; 2]) -> Option<String> {
+    let all: Vec<String> = notes.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// How a run ends, unless that is decided already.
@@ -176,6 +200,19 @@ pub struct Surroundings {
     pub boot: Option<conclave_store::Boot>,
     /// Bytes that are free on the disk of the data directory, in place of the real ones.
     pub free_bytes: Option<Arc<AtomicU64>>,
+    /// The address that other members are dialled from, so that they can be told apart on the way.
+    pub dial_from: Option<std::net::IpAddr>,
+    /// Where compiled components are kept, in place of the data directory; members share it, and remove nothing.
+    pub compiled: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// How this member dials others.
+    pub(crate) fn dialling(&self) -> Tuning {
+        let mut tuning = peer::tuning();
+        tuning.dial_from = self.dial_from;
+        tuning
+    }
 }
 
 /// A run of a member. Dropped without [`Running::stop`], it ends like a process that was killed.
@@ -226,15 +263,16 @@ impl Running {
         let kept = open::open(config, around, stopped)?;
         let raft_runtime = runtime("raft", 1)?;
         let client_runtime = runtime("client", CLIENT_THREADS)?;
-        let host = Host::new(Budgets::default())?;
-        let built_in = built_in();
+        let built_in = plugins::built_in();
+        let engine = plugins::host(&config.plugins, &config.data, around.compiled.as_deref())?;
+        let readiness = Arc::new(Readiness::new(engine, &kept.store.snapshot()?)?);
 
         let (listener, peer_listener, dialer) = {
             let _inside = client_runtime.enter();
             let listener = Arc::new(Listener::bind(config.listen.client, Plane::Client, &credentials)?);
             let _inside = raft_runtime.enter();
             let peer_listener = Listener::bind_with(config.listen.peer, Plane::Peer, &credentials, peer::tuning())?;
-            (listener, peer_listener, Dialer::with(&credentials, Plane::Peer, peer::tuning())?)
+            (listener, peer_listener, Dialer::with(&credentials, Plane::Peer, around.dialling())?)
         };
         let admin = config.listen.admin.map(open::bind_admin).transpose()?;
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -272,7 +310,8 @@ impl Running {
         })?;
         let (forward_in, services_in, fetch_in) = inlets;
 
-        let publisher = Arc::new(Publisher::new(state.zxid));
+        let limits = config.effective_limits();
+        let publisher = Arc::new(Publisher::with(state.zxid, limits));
         let clock = Arc::new(Mutex::new(Clock::restored(state.time_ms)));
         let (planner, commands) = planner::prepare();
         let (lifecycle, lifecycle_here) = mpsc::unbounded_channel();
@@ -299,6 +338,13 @@ impl Running {
             position,
             computed: computed.clone(),
             judge: court.judge(peers.clone(), client_runtime.handle().clone()),
+            plugins: Box::new({
+                let (readiness, planner) = (Arc::clone(&readiness), planner.clone());
+                move || {
+                    readiness.look();
+                    planner.send(planner::Command::Plugins);
+                }
+            }),
             faults: Box::new({
                 let stopped = kept.stopped.clone();
                 move |fault| end_by(&stopped, fault)
@@ -332,6 +378,13 @@ impl Running {
             carried,
             computed,
             room: kept.room,
+            limits,
+            data: config.data.clone(),
+            heavy: Arc::new(Semaphore::new(HEAVY_READS)),
+            replays: Arc::new(Semaphore::new(HEAVY_READS)),
+            queries: Arc::new(Semaphore::new(QUERIES)),
+            plugins: Arc::clone(&readiness),
+            freshness: Freshness::default(),
             administration: tokio::sync::Mutex::default(),
             quarantines,
             certificate_end_s: u64::try_from(credentials.summary().not_after.unix_timestamp()).ok(),
@@ -342,7 +395,6 @@ impl Running {
         });
         let ground = Real {
             shared: Arc::clone(&shared),
-            host: host.clone(),
             built_in: built_in.clone(),
             proposer: replica.proposer(),
             replica: replica.clone(),
@@ -351,8 +403,9 @@ impl Running {
             runtime: client_runtime.handle().clone(),
             resets: Arc::clone(&shared.resets),
         };
-        let mut threads = vec![kept.log_thread, planner::spawn(commands, ground, local.applied)?];
-        threads.push(compile_ahead(host, built_in)?);
+        let share = config.plugins.planner_share_percent;
+        let mut threads = vec![kept.log_thread, planner::spawn(commands, ground, local.applied, share)?];
+        threads.push(compile_ahead(&shared, built_in)?);
 
         let forwarder = Forwarder {
             publisher: Arc::clone(&shared.publisher),
@@ -380,6 +433,7 @@ impl Running {
         // It serves for as long as the runtime runs.
         let _ = begun.send(Arc::clone(&shared));
         client_runtime.spawn(tasks::lead(Arc::clone(&shared), planner.clone(), leases));
+        client_runtime.spawn(plugins::lead(Arc::clone(&shared), planner.clone()));
         client_runtime.spawn(tasks::sync(Arc::clone(&shared)));
         client_runtime.spawn(tasks::watch_raft(Arc::clone(&shared), replica.running()));
         if let Some(admin) = admin {
@@ -437,6 +491,7 @@ impl Running {
         let _ = checkpointing.join();
         stopping.store(true, Ordering::Release);
         shared.room.stop();
+        shared.plugins.stop();
         planner.send(planner::Command::Stop);
         client_runtime.shutdown_timeout(Duration::from_secs(2));
         raft_runtime.shutdown_timeout(Duration::from_secs(2));
@@ -457,6 +512,7 @@ impl Running {
         self.court.stop();
         self.shared.checkpointer.stop();
         self.shared.room.stop();
+        self.shared.plugins.stop();
         self.client_runtime.block_on(self.listener.close(0, "this member is stopping"));
         let replica = &self.shared.replica;
         let shutdown = async { tokio::time::timeout(RAFT_STOPS_WITHIN, replica.shutdown()).await };
@@ -498,23 +554,13 @@ fn runtime(name: &str, threads: usize) -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name(name).build()
 }
 
-/// The plugins that come with this version.
-fn built_in() -> Vec<Install> {
-    let install = |(name, component): (&str, &'static [u8])| Install {
-        name: name.to_owned(),
-        digest: Sha256::digest(component).into(),
-        component: bytes::Bytes::from_static(component),
+/// Starts the thread that has components ready before anybody waits for them.
+fn compile_ahead(shared: &Arc<Shared>, built_in: Vec<Install>) -> io::Result<JoinHandle<()>> {
+    let store = shared.store.clone();
+    let open = Box::new(move || store.snapshot().map(|snapshot| Box::new(snapshot) as Box<dyn Base>));
+    let fault = {
+        let shared = Arc::clone(shared);
+        Box::new(move |fault: &Fault| shared.fault_of(fault))
     };
-    BUILT_IN.into_iter().map(install).collect()
-}
-
-/// Compiles what this member would need as a leader, before it is one.
-fn compile_ahead(host: Host, plugins: Vec<Install>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("compile".to_owned()).spawn(move || {
-        for plugin in plugins {
-            if let Err(error) = host.compile(plugin.digest, &plugin.component) {
-                tracing::error!(plugin = plugin.name, %error, "a plugin can't be compiled");
-            }
-        }
-    })
+    plugins::spawn(Arc::clone(&shared.plugins), built_in, open, fault)
 }

@@ -94,7 +94,7 @@ pub(crate) async fn run(
                         if leases.end(session, monotonic()) {
                             tracing::info!(%session, "the session was not renewed within its timeout: it ends");
                             expired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                            planner.send(planner::Command::Own(term, Work::Expire { session }));
+                            planner.send(planner::Command::Own(term, Box::new(Work::Expire { session })));
                         }
                     }
                 }

@@ -10,6 +10,7 @@ use conclave_core::Fault;
 use conclave_core::apply::Position;
 use conclave_link::{Credentials, Listener};
 use conclave_protocol::Zxid;
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Storage as StorageOptions;
@@ -19,7 +20,7 @@ use crate::peer::transfer::{self, Ends};
 use crate::peer::{self, PeerRequest, wire};
 use crate::quarantine::Record;
 use crate::raft::{Node, Running};
-use crate::{admin, forward, listen, monotonic, planner, sessions, wall_ms};
+use crate::{admin, forward, listen, monotonic, planner, plugins, sessions, wall_ms};
 
 /// How often the tables are synced: the log makes writes durable, this only keeps what a machine's crash costs small.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
@@ -140,6 +141,15 @@ async fn serve(shared: Arc<Shared>, mut requests: mpsc::Receiver<PeerRequest>, m
                 let (response, dispute) = disputed.asked(&shared.computed, Zxid(zxid), computed);
                 dispute.into_iter().for_each(|dispute| drop(tokio::spawn(settle(Arc::clone(&shared), dispute))));
                 response
+            }
+            wire::Request::Ready(digests) => {
+                wire::Response::Ready(digests.into_iter().map(|digest| shared.plugins.state(digest)).collect())
+            }
+            wire::Request::PluginStats(plugin) => {
+                wire::Response::PluginStats(plugins::own_stats(&shared, plugin.as_deref()))
+            }
+            wire::Request::PluginLog { plugin, after } => {
+                wire::Response::PluginLog(plugins::own_log(&shared, &plugin, after))
             }
             wire::Request::Admin(request) => {
                 let shared = Arc::clone(&shared);
@@ -262,16 +272,16 @@ pub(crate) async fn start_clock(shared: &Shared) -> bool {
         return true;
     }
     let voters: std::collections::BTreeSet<u64> = shared.replica.membership().voters.into_iter().flatten().collect();
-    let mut walls = Vec::new();
-    for voter in &voters {
+    let asked = voters.iter().map(async |voter| {
         if *voter == shared.id.0 {
-            walls.push(wall_ms());
-        } else if let Ok(wire::Response::Clock { wall_ms }) =
-            shared.peers.ask(*voter, wire::Request::Clock, CLOCK_WITHIN).await
-        {
-            walls.push(wall_ms);
+            return Some(wall_ms());
         }
-    }
+        match shared.peers.ask(*voter, wire::Request::Clock, CLOCK_WITHIN).await {
+            Ok(wire::Response::Clock { wall_ms }) => Some(wall_ms),
+            _ => None,
+        }
+    });
+    let walls: Vec<u64> = join_all(asked).await.into_iter().flatten().collect();
     if walls.len() * 2 <= voters.len() {
         return false;
     }

@@ -1,8 +1,16 @@
-//! The registry of watches: a trie on the path, so that an event costs its depth, not the number of watches.
+//! The registry of watches: by the path that they watch, so that a change costs its depth, not the number of watches.
+//!
+//! A watch is a slot in one list; the places where somebody watches, and each connection's watches, are small numbers
+//! into it. So a watch takes a few hundred bytes and its path, and one that ends costs nothing for the others.
 
+use std::borrow::Borrow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use conclave_protocol::{Change, ChangeKind, Path, Scope, WatchId, Zxid};
+use conclave_core::row::Recorded;
+use conclave_protocol::{Change, ChangeKind, Kinds, Path, Pattern, Scope, WatchId, WatchRequest, Zxid};
 
 /// A connection of this member; never reused while the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,251 +19,297 @@ pub(crate) struct ConnectionId(pub u64);
 /// A watch of a connection.
 pub(crate) type Watcher = (ConnectionId, WatchId);
 
+/// Which changes a watch is told of, apart from where.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Interest {
+    scope: Scope,
+    kinds: Option<Kinds>,
+    names: Option<Box<Pattern>>,
+}
+
 #[derive(Debug)]
-struct Registered {
+struct Slot {
+    watcher: Watcher,
     path: Path,
+    /// Where it stands in its place's list.
+    at: u32,
+    interest: Interest,
     once: bool,
+    data: bool,
     /// Told of everything up to here already.
     after: Zxid,
 }
 
-#[derive(Debug, Default)]
-struct Node {
-    here: Vec<(Watcher, Scope)>,
-    below: BTreeMap<Box<str>, Self>,
+/// A path as a key that a part of another path's text finds.
+#[derive(Debug, PartialEq, Eq)]
+struct Place(Path);
+
+impl Borrow<str> for Place {
+    fn borrow(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_str().hash(state);
+    }
+}
+
+/// What a transaction means to one watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Match {
+    /// Whose it is.
+    pub(crate) watcher: Watcher,
+    /// Which of the changes, in order. Watches that are told the same share the list.
+    pub(crate) indices: Arc<[u32]>,
+    /// It ends with the first that its owner may see.
+    pub(crate) once: bool,
+    /// With what the znodes hold.
+    pub(crate) data: bool,
 }
 
 /// Who watches what.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    root: Node,
-    all: HashMap<Watcher, Registered>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    places: HashMap<Place, Vec<u32>>,
+    connections: HashMap<ConnectionId, Own>,
+}
+
+/// A connection's watches.
+#[derive(Debug, Default)]
+struct Own {
+    slots: HashMap<WatchId, u32>,
+    /// How many of them have a pattern.
+    patterns: usize,
 }
 
 impl Watches {
     /// Starts a watch, told of what comes after `after`. A watch of the same number on the same connection is replaced.
-    pub(crate) fn add(&mut self, watcher: Watcher, path: &Path, scope: Scope, once: bool, after: Zxid) {
+    pub(crate) fn add(&mut self, connection: ConnectionId, request: &WatchRequest, after: Zxid) {
+        self.insert(Slot {
+            watcher: (connection, request.watch),
+            path: request.path.clone(),
+            at: 0,
+            interest: Interest {
+                scope: request.scope,
+                kinds: request.kinds,
+                names: request.names.clone().map(Box::new),
+            },
+            once: request.once,
+            data: request.data,
+            after,
+        });
+    }
+
+    fn insert(&mut self, mut slot: Slot) {
+        let watcher = slot.watcher;
         self.remove(watcher);
-        let mut node = &mut self.root;
-        for name in path.names() {
-            node = node.below.entry(name.into()).or_default();
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("four thousand million watches do not fit the memory")
+        });
+        let place = self.places.entry(Place(slot.path.clone())).or_default();
+        slot.at = u32::try_from(place.len()).expect("there are no more of them than slots");
+        place.push(number);
+        let own = self.connections.entry(watcher.0).or_default();
+        own.patterns += usize::from(slot.interest.names.is_some());
+        own.slots.insert(watcher.1, number);
+        self.slots[number as usize] = Some(slot);
+    }
+
+    /// Takes over all watches of another registry, told of everything up to `after`.
+    pub(crate) fn absorb(&mut self, other: Self, after: Zxid) {
+        for slot in other.slots.into_iter().flatten() {
+            self.insert(Slot { after, ..slot });
         }
-        node.here.push((watcher, scope));
-        self.all.insert(watcher, Registered { path: path.clone(), once, after });
     }
 
     /// Ends a watch; false when there is none.
-    pub(crate) fn remove(&mut self, watcher: Watcher) -> bool {
-        let Some(registered) = self.all.remove(&watcher) else { return false };
-        let names: Vec<&str> = registered.path.names().collect();
-        self.root.forget(watcher, &names);
+    pub(crate) fn remove(&mut self, (connection, watch): Watcher) -> bool {
+        let Some(own) = self.connections.get_mut(&connection) else { return false };
+        let Some(number) = own.slots.remove(&watch) else { return false };
+        let slot = self.slots[number as usize].as_ref();
+        own.patterns -= usize::from(slot.is_some_and(|slot| slot.interest.names.is_some()));
+        if own.slots.is_empty() {
+            self.connections.remove(&connection);
+        }
+        self.vacate(number);
         true
+    }
+
+    /// Ends all watches of a connection.
+    pub(crate) fn remove_all(&mut self, connection: ConnectionId) {
+        for number in self.connections.remove(&connection).unwrap_or_default().slots.into_values() {
+            self.vacate(number);
+        }
+    }
+
+    fn vacate(&mut self, number: u32) {
+        let Some(slot) = self.slots[number as usize].take() else { return };
+        self.free.push(number);
+        let Some(place) = self.places.get_mut(slot.path.as_str()) else { return };
+        place.swap_remove(slot.at as usize);
+        let moved = place.get(slot.at as usize).copied();
+        if place.is_empty() {
+            self.places.remove(slot.path.as_str());
+        }
+        if let Some(moved) = moved.and_then(|moved| self.slots[moved as usize].as_mut()) {
+            moved.at = slot.at;
+        }
     }
 
     /// How many watches there are.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
-        self.all.len()
+        self.slots.len() - self.free.len()
     }
 
-    /// Whether this watch has not ended.
+    /// How many watches a connection has.
     #[must_use]
+    pub(crate) fn count(&self, connection: ConnectionId) -> usize {
+        self.connections.get(&connection).map_or(0, |own| own.slots.len())
+    }
+
+    /// How many of them have a pattern.
+    #[must_use]
+    pub(crate) fn patterns(&self, connection: ConnectionId) -> usize {
+        self.connections.get(&connection).map_or(0, |own| own.patterns)
+    }
+
+    fn slot(&self, (connection, watch): Watcher) -> Option<u32> {
+        self.connections.get(&connection)?.slots.get(&watch).copied()
+    }
+
+    /// Whether this watch stands.
+    #[cfg(test)]
     pub(crate) fn contains(&self, watcher: Watcher) -> bool {
-        self.all.contains_key(&watcher)
+        self.slot(watcher).is_some()
     }
 
-    /// Whether this watch is a one-shot watch.
-    #[must_use]
-    pub(crate) fn is_once(&self, watcher: Watcher) -> bool {
-        self.all.get(&watcher).is_some_and(|registered| registered.once)
+    /// The earliest zxid up to which one of the watches has been told everything.
+    pub(crate) fn least_after(&self) -> Option<Zxid> {
+        self.slots.iter().flatten().map(|slot| slot.after).min()
     }
 
-    /// Everybody who has not been told of everything up to here. One-shot watches among them are removed.
-    pub(crate) fn behind(&mut self, zxid: Zxid) -> Vec<Watcher> {
-        let is_behind = |(watcher, registered): (&Watcher, &Registered)| (registered.after < zxid).then_some(*watcher);
-        let mut behind: Vec<Watcher> = self.all.iter().filter_map(is_behind).collect();
-        behind.sort_unstable();
-        for watcher in &behind {
-            if self.is_once(*watcher) {
-                self.remove(*watcher);
-            }
+    /// This watch has been told of everything up to here.
+    pub(crate) fn told(&mut self, watcher: Watcher, after: Zxid) {
+        if let Some(number) = self.slot(watcher)
+            && let Some(slot) = self.slots[number as usize].as_mut()
+        {
+            slot.after = after;
         }
-        behind
     }
 
-    /// What a transaction's changes mean to whom: for each watcher the indices of the changes that it is to be told,
-    /// in order. One-shot watches among them are removed, and get their first change only.
-    pub(crate) fn matching(&mut self, zxid: Zxid, changes: &[Change]) -> BTreeMap<Watcher, Vec<usize>> {
-        let mut told: BTreeMap<Watcher, Vec<usize>> = BTreeMap::new();
-        if self.all.is_empty() {
+    /// The watches of which `keep` says no end.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Watcher) -> bool) {
+        let watchers: Vec<Watcher> = self.slots.iter().flatten().map(|slot| slot.watcher).collect();
+        for watcher in watchers.into_iter().filter(|watcher| !keep(*watcher)) {
+            self.remove(watcher);
+        }
+    }
+
+    /// Everybody who has not been told of everything up to here, in order. One-shot watches among them are removed.
+    pub(crate) fn behind(&mut self, zxid: Zxid) -> Vec<Watcher> {
+        let behind = self.slots.iter().flatten().filter(|slot| slot.after < zxid);
+        let mut behind: Vec<(Watcher, bool)> = behind.map(|slot| (slot.watcher, slot.once)).collect();
+        behind.sort_unstable();
+        for (watcher, _) in behind.iter().filter(|(_, once)| *once) {
+            self.remove(*watcher);
+        }
+        behind.into_iter().map(|(watcher, _)| watcher).collect()
+    }
+
+    /// What a transaction's changes mean to whom. Nothing is removed: whether the owner of a one-shot watch may see any
+    /// of them is not known here.
+    pub(crate) fn matching(&self, zxid: Zxid, changes: &[Recorded]) -> Vec<Match> {
+        let mut told = Vec::new();
+        if self.places.is_empty() {
             return told;
         }
-        for (index, change) in changes.iter().enumerate() {
-            self.root.visit(change, &mut |watcher| {
-                let indices = told.entry(watcher).or_default();
-                if indices.last() != Some(&index) {
-                    indices.push(index);
+        for (place, reached) in self.reached(changes) {
+            // Those that want the same there get the same list.
+            let mut lists: HashMap<&Interest, Arc<[u32]>> = HashMap::new();
+            let mut before: Option<(&Interest, Arc<[u32]>)> = None;
+            for slot in place.iter().filter_map(|number| self.slots[*number as usize].as_ref()) {
+                if slot.after >= zxid {
+                    continue;
                 }
-            });
-        }
-        told.retain(|watcher, _| self.all.get(watcher).is_some_and(|registered| registered.after < zxid));
-        let once: Vec<Watcher> = told.keys().copied().filter(|watcher| self.is_once(*watcher)).collect();
-        for watcher in once {
-            self.remove(watcher);
-            if let Some(indices) = told.get_mut(&watcher) {
-                indices.truncate(1);
+                // Most often all want the same.
+                let indices = match &before {
+                    Some((same, indices)) if **same == slot.interest => Arc::clone(indices),
+                    _ => {
+                        let list = lists.entry(&slot.interest);
+                        Arc::clone(list.or_insert_with(|| slot.interest.of(&reached, changes)))
+                    }
+                };
+                before = Some((&slot.interest, Arc::clone(&indices)));
+                if !indices.is_empty() {
+                    told.push(Match { watcher: slot.watcher, indices, once: slot.once, data: slot.data });
+                }
             }
         }
         told
     }
-}
 
-/// Whether a change is one that a watch of this scope on this path is told of.
-#[must_use]
-pub(crate) fn is_told(path: &Path, scope: Scope, change: &Change) -> bool {
-    match scope {
-        Scope::Data => change.path == *path,
-        Scope::Subtree => change.path.is_within(path),
-        Scope::Children => {
-            let is_child = change.path.depth() == path.depth() + 1 && change.path.is_within(path);
-            (is_child && change.kind != ChangeKind::Data)
-                || (change.path == *path && change.kind == ChangeKind::Deleted)
-        }
-    }
-}
-
-impl Node {
-    fn visit(&self, change: &Change, tell: &mut impl FnMut(Watcher)) {
-        let depth = change.path.depth();
-        let mut node = self;
-        node.tell(change, depth, 0, tell);
-        for (at, name) in change.path.names().enumerate() {
-            let Some(below) = node.below.get(name) else { return };
-            node = below;
-            node.tell(change, depth, at + 1, tell);
-        }
-    }
-
-    /// Tells the watchers of this node, which lies `at` deep on the way to the change's znode, `depth` deep.
-    fn tell(&self, change: &Change, depth: usize, at: usize, tell: &mut impl FnMut(Watcher)) {
-        for (watcher, scope) in &self.here {
-            let matches = match scope {
-                Scope::Subtree => true,
-                Scope::Data => at == depth,
-                Scope::Children if at == depth => change.kind == ChangeKind::Deleted,
-                Scope::Children => at + 1 == depth && change.kind != ChangeKind::Data,
-            };
-            if matches {
-                tell(*watcher);
-            }
-        }
-    }
-
-    /// Takes a watcher out, and the nodes that nobody needs any more.
-    fn forget(&mut self, watcher: Watcher, names: &[&str]) {
-        match names.split_first() {
-            None => self.here.retain(|(w, _)| *w != watcher),
-            Some((name, rest)) => {
-                if let Some(below) = self.below.get_mut(*name) {
-                    below.forget(watcher, rest);
-                    if below.here.is_empty() && below.below.is_empty() {
-                        self.below.remove(*name);
-                    }
+    /// The watched places on the way to what was changed; with each the changes there and below, and how far below.
+    fn reached(&self, changes: &[Recorded]) -> impl Iterator<Item = (&[u32], Vec<Reached>)> {
+        let mut reached: BTreeMap<&str, (&[u32], Vec<Reached>)> = BTreeMap::new();
+        for (index, Recorded { change, .. }) in (0..).zip(changes) {
+            let path = change.path.as_str();
+            let mut below = change.path.depth();
+            let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+            // The root is the first of its own ends, and no part of another.
+            let ends = ends.filter(|_| path.len() > 1);
+            for end in [1].into_iter().chain(ends) {
+                if let Some((place, watching)) = self.places.get_key_value(&path[..end]) {
+                    let there = match reached.entry(place.0.as_str()) {
+                        Entry::Vacant(vacant) => &mut vacant.insert((watching, Vec::new())).1,
+                        Entry::Occupied(occupied) => &mut occupied.into_mut().1,
+                    };
+                    there.push(Reached { index, below });
                 }
+                below = below.saturating_sub(1);
             }
         }
+        reached.into_values()
     }
 }
 
+/// A change, as one of the places above it sees it.
+#[derive(Clone, Copy)]
+struct Reached {
+    index: u32,
+    /// How many names below that place it happened; 0: there.
+    below: usize,
+}
+
+impl Interest {
+    /// Which of the changes that reach its place it is about.
+    fn of(&self, reached: &[Reached], changes: &[Recorded]) -> Arc<[u32]> {
+        let is_told = |reached: &&Reached| self.covers(&changes[reached.index as usize].change, reached.below);
+        reached.iter().filter(is_told).map(|reached| reached.index).collect()
+    }
+
+    /// Whether it is about this change, so many names below its place.
+    fn covers(&self, change: &Change, below: usize) -> bool {
+        let comes_or_goes = matches!(change.kind, ChangeKind::Created | ChangeKind::Deleted);
+        let is_in_scope = match self.scope {
+            Scope::Data => below == 0,
+            Scope::Existence => below == 0 && comes_or_goes,
+            Scope::Children => below == 1 && comes_or_goes || below == 0 && change.kind == ChangeKind::Deleted,
+            Scope::Subtree => true,
+        };
+        is_in_scope
+            && self.kinds.is_none_or(|kinds| kinds.has(change.kind))
+            // The root has no name; what stands for any text stands for none too.
+            && self.names.as_ref().is_none_or(|names| names.matches(change.path.name().unwrap_or("")))
+    }
+}
+
+// Named, because this file is also measured by an example.
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(text: &str) -> Path {
-        Path::parse(text).unwrap()
-    }
-
-    fn change(kind: ChangeKind, at: &str) -> Change {
-        Change { kind, path: path(at), version: 0 }
-    }
-
-    const ALL: [(WatchId, &str, Scope); 6] = [
-        (WatchId(1), "/a", Scope::Data),
-        (WatchId(2), "/a", Scope::Children),
-        (WatchId(3), "/a", Scope::Subtree),
-        (WatchId(4), "/", Scope::Subtree),
-        (WatchId(5), "/", Scope::Children),
-        (WatchId(6), "/a/b", Scope::Data),
-    ];
-
-    fn told(kind: ChangeKind, at: &str) -> Vec<u64> {
-        let mut watches = Watches::default();
-        for (id, p, scope) in ALL {
-            watches.add((ConnectionId(1), id), &path(p), scope, false, Zxid(0));
-        }
-        let change = change(kind, at);
-        let by_trie: Vec<u64> =
-            watches.matching(Zxid(1), std::slice::from_ref(&change)).keys().map(|w| w.1.0).collect();
-        let by_rule: Vec<u64> =
-            ALL.iter().filter(|(_, p, scope)| is_told(&path(p), *scope, &change)).map(|(id, ..)| id.0).collect();
-        assert_eq!(by_trie, by_rule, "the trie and the rule agree");
-        by_trie
-    }
-
-    #[test]
-    fn each_scope_is_told_of_what_it_covers() {
-        assert_eq!(told(ChangeKind::Created, "/a"), [1, 3, 4, 5]);
-        assert_eq!(told(ChangeKind::Data, "/a"), [1, 3, 4]);
-        assert_eq!(told(ChangeKind::Deleted, "/a"), [1, 2, 3, 4, 5]);
-        assert_eq!(told(ChangeKind::Created, "/a/b"), [2, 3, 4, 6]);
-        assert_eq!(told(ChangeKind::Data, "/a/b"), [3, 4, 6]);
-        assert_eq!(told(ChangeKind::Created, "/a/b/c"), [3, 4]);
-        assert_eq!(told(ChangeKind::Created, "/ab"), [4, 5]);
-        assert_eq!(told(ChangeKind::Data, "/"), [4]);
-    }
-
-    #[test]
-    fn a_one_shot_watch_is_told_once() {
-        let mut watches = Watches::default();
-        let watcher = (ConnectionId(1), WatchId(1));
-        watches.add(watcher, &path("/a"), Scope::Subtree, true, Zxid(0));
-        let changes = [change(ChangeKind::Created, "/a"), change(ChangeKind::Data, "/a")];
-        assert_eq!(watches.matching(Zxid(1), &changes), BTreeMap::from([(watcher, vec![0])]));
-        assert_eq!(watches.matching(Zxid(2), &changes), BTreeMap::new());
-        assert_eq!(watches.len(), 0);
-    }
-
-    #[test]
-    fn a_watch_is_not_told_of_what_it_was_told_of_already() {
-        let mut watches = Watches::default();
-        let watcher = (ConnectionId(1), WatchId(1));
-        watches.add(watcher, &path("/a"), Scope::Data, false, Zxid(5));
-        let changes = [change(ChangeKind::Data, "/a")];
-        assert!(watches.matching(Zxid(5), &changes).is_empty());
-        assert_eq!(watches.matching(Zxid(6), &changes).len(), 1);
-    }
-
-    #[test]
-    fn those_behind_are_those_not_told_of_everything_and_one_shot_ones_end() {
-        let mut watches = Watches::default();
-        let [old, new, once] = [1, 2, 3].map(|n| (ConnectionId(n), WatchId(1)));
-        watches.add(old, &path("/a"), Scope::Data, false, Zxid(4));
-        watches.add(new, &path("/a"), Scope::Data, false, Zxid(9));
-        watches.add(once, &path("/b"), Scope::Data, true, Zxid(4));
-        assert_eq!(watches.behind(Zxid(9)), [old, once]);
-        assert!(watches.contains(old) && watches.contains(new) && !watches.contains(once));
-    }
-
-    #[test]
-    fn removed_watches_leave_nothing_behind() {
-        let mut watches = Watches::default();
-        for n in 0..100 {
-            watches.add((ConnectionId(n), WatchId(1)), &path(&format!("/a/b{n}/c")), Scope::Data, false, Zxid(0));
-        }
-        for n in 0..100 {
-            assert!(watches.remove((ConnectionId(n), WatchId(1))));
-        }
-        assert!(!watches.remove((ConnectionId(0), WatchId(1))));
-        assert!(watches.root.below.is_empty());
-    }
-}
+#[path = "watches/tests.rs"]
+mod tests;

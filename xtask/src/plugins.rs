@@ -3,18 +3,23 @@
 //! The same sources and compiler give the same bytes in any directory. Another compiler gives others, so beside each
 //! component lies a record of what it was made from: with that its age can be judged where no compiler is at hand.
 
+mod toolchain;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{env, fs};
 
 use sha2::{Digest, Sha256};
+use wasm_encoder::{ComponentSection, CustomSection};
+
+use toolchain::{NO_TOOLCHAIN, Toolchain};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The custom section that the host reads the manifest from.
 const SECTION: &str = "conclave:manifest";
-/// Packages whose version is part of the components.
-const MAKERS: [&str; 4] = ["wit-bindgen", "wit-bindgen-core", "wit-bindgen-rust", "wit-component"];
+/// What makes components of modules: its version is part of them, beside those of a guest's own dependencies.
+const MAKER: &str = "wit-component";
 
 /// Where the checked-in components lie.
 const PREBUILT: &str = "plugins/prebuilt";
@@ -117,6 +122,12 @@ impl Guest {
         (prebuilt.join(format!("{}.wasm", self.name)), prebuilt.join(format!("{}.source", self.name)))
     }
 
+    /// The crate's name.
+    fn package(&self) -> Result<String> {
+        let name = table(&self.folder, "Cargo.toml")?["package"]["name"].as_str().map(str::to_owned);
+        name.ok_or_else(|| format!("{} has no package name", self.folder.display()))
+    }
+
     /// The digest of all that decides about the component, except the compiler.
     fn sources(&self, root: &Path) -> Result<Sources> {
         let mut files = Vec::new();
@@ -129,18 +140,15 @@ impl Guest {
             sources.add(&name.to_string_lossy().replace('\\', "/"), &read(&file)?);
         }
         sources.add("profile", table(root, "Cargo.toml")?["profile"]["plugin"].to_string().as_bytes());
-        for package in table(root, "Cargo.lock")?["package"].as_array().into_iter().flatten() {
-            if package["name"].as_str().is_some_and(|name| MAKERS.contains(&name)) {
-                sources.add("package", format!("{} {}", package["name"], package["version"]).as_bytes());
-            }
+        for package in locked(&table(root, "Cargo.lock")?, &[&self.package()?, MAKER]) {
+            sources.add("package", package.as_bytes());
         }
         Ok(sources)
     }
 
     /// Compiles the guest and makes a component of it, the manifest inside.
     fn component(&self, root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
-        let package = table(&self.folder, "Cargo.toml")?["package"]["name"].as_str().map(str::to_owned);
-        let package = package.ok_or_else(|| format!("{} has no package name", self.folder.display()))?;
+        let package = self.package()?;
         let target = root.join("target/plugins");
         let mut cargo = toolchain.cargo(root);
         cargo.args(["build", "--quiet", "--locked", "--profile", "plugin", "--target", TARGET, "--package", &package]);
@@ -155,10 +163,73 @@ impl Guest {
             .module(&read(&module)?)
             .and_then(wit_component::ComponentEncoder::encode)
             .map_err(|error| format!("{package} is no component: {error:#}"))?;
+        self.only_our_world(&component)?;
         let manifest = read(&self.folder.join("plugin.toml"))?;
-        let whole = [component, custom_section(SECTION, &manifest)].concat();
+        let mut whole = component;
+        CustomSection { name: SECTION.into(), data: (&manifest).into() }.append_to_component(&mut whole);
         no_machine_paths(&whole, root).map_err(|path| format!("{package} has a path of this machine in it: {path}"))?;
         Ok(whole)
+    }
+}
+
+/// The interfaces that a manifest names: what its component exports.
+fn exported(manifest: &toml::Table) -> BTreeSet<String> {
+    let entries = |key: &str| manifest.get(key).and_then(toml::Value::as_array).into_iter().flatten();
+    let of_triggers = entries("trigger").filter_map(|trigger| trigger.get("on")?.as_str());
+    let mut names: BTreeSet<&str> = of_triggers.collect();
+    names.extend(entries("procedure").next().map(|_| "procedures"));
+    names.extend(entries("query").next().map(|_| "queries"));
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Names and versions of these packages and all that they depend on, in order.
+fn locked(lock: &toml::Table, names: &[&str]) -> BTreeSet<String> {
+    let packages: Vec<&toml::Value> =
+        lock.get("package").and_then(toml::Value::as_array).into_iter().flatten().collect();
+    let text = |package: &toml::Value, key: &str| {
+        package.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
+    };
+    let mut found = BTreeSet::new();
+    // What a dependency is called: its name, with its version where there are several.
+    let mut wanted: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    while let Some(name) = wanted.pop() {
+        let (name, version) =
+            name.split_once(' ').map_or((name.as_str(), None), |(name, version)| (name, Some(version)));
+        for package in packages.iter().filter(|package| text(package, "name") == name) {
+            let actual = text(package, "version");
+            if version.is_none_or(|version| version == actual) && found.insert(format!("{name} {actual}")) {
+                let below = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
+                wanted.extend(below.filter_map(toml::Value::as_str).map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+impl Guest {
+    /// Refuses a component that imports anything else than the world of plugins, or does not export what its manifest names.
+    fn only_our_world(&self, component: &[u8]) -> Result<()> {
+        let name = &self.name;
+        let decoded = wit_component::decode(component).map_err(|error| format!("{name} can't be read: {error:#}"))?;
+        let wit_component::DecodedWasm::Component(resolve, world) = decoded else {
+            return Err(format!("{name} is no component"));
+        };
+        let plain = |interface: String| {
+            let ours = interface.strip_prefix("conclave:plugin/").and_then(|rest| rest.split('@').next());
+            ours.map(str::to_owned)
+                .ok_or_else(|| format!("{name} imports or exports {interface}, which is none of our world"))
+        };
+        let world = &resolve.worlds[world];
+        for import in world.imports.keys() {
+            plain(resolve.name_world_key(import))?;
+        }
+        let exports = world.exports.keys().map(|export| plain(resolve.name_world_key(export)));
+        let exports = exports.collect::<Result<BTreeSet<String>>>()?;
+        let named = exported(&table(&self.folder, "plugin.toml")?);
+        if exports == named {
+            return Ok(());
+        }
+        Err(format!("{name} exports {exports:?}, its plugin.toml names {named:?}"))
     }
 }
 
@@ -200,104 +271,6 @@ impl Record {
     fn parse(text: &str) -> Option<Self> {
         let value = |word: &str| Some(text.lines().find_map(|line| line.strip_prefix(word))?.trim().to_owned());
         Some(Self { sources: value("sources ")?, component: value("component ")?, toolchain: value("toolchain ")? })
-    }
-}
-
-const NO_TOOLCHAIN: &str = "no compiler for wasm32 here. Either: rustup target add wasm32-unknown-unknown. Or, on \
-    Debian: apt-get install rustc-web cargo-web rust-web-src lld-22";
-
-/// A compiler that makes wasm32.
-struct Toolchain {
-    /// Its version and where its standard library comes from: equal names make equal bytes.
-    name: String,
-    rustc: PathBuf,
-    cargo: PathBuf,
-    /// The linker, when the standard library is built from source.
-    build_std: Option<PathBuf>,
-}
-
-impl Toolchain {
-    /// Debian's first, as the checked-in components are made with it; then what `rustc` is, with the target installed.
-    fn find() -> Result<Option<Self>> {
-        let bin = Path::new("/usr/bin");
-        let (rustc, cargo) = (bin.join("rustc"), bin.join("cargo"));
-        let linkers = list(bin).unwrap_or_default();
-        let is_linker = |file: &&PathBuf| file.to_string_lossy().starts_with("/usr/bin/wasm-ld");
-        let linker = linkers.iter().rfind(is_linker).cloned();
-        if let Some(linker) = linker
-            && rustc.is_file()
-            && cargo.is_file()
-            && sysroot(&rustc)?.join("lib/rustlib/src/rust/library").is_dir()
-        {
-            let name = format!("{}, its library from source", version(&rustc)?);
-            return Ok(Some(Self { name, rustc, cargo, build_std: Some(linker) }));
-        }
-        let rustc = PathBuf::from("rustc");
-        if !sysroot(&rustc)?.join("lib/rustlib").join(TARGET).is_dir() {
-            return Ok(None);
-        }
-        Ok(Some(Self { name: version(&rustc)?, rustc, cargo: PathBuf::from("cargo"), build_std: None }))
-    }
-
-    /// Its cargo, set up so that the bytes do not depend on this machine's directories.
-    fn cargo(&self, root: &Path) -> Command {
-        let mut cargo = Command::new(&self.cargo);
-        // What the cargo that runs us has set for itself would confuse another one.
-        for name in ["LD_LIBRARY_PATH", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
-            cargo.env_remove(name);
-        }
-        cargo.env("RUSTC", &self.rustc);
-        let mut flags = Vec::new();
-        for (from, to) in [(root.to_path_buf(), "/conclave"), (cargo_home(), "/cargo")] {
-            flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-        }
-        if let Ok(sysroot) = sysroot(&self.rustc) {
-            flags.push(format!("--remap-path-prefix={}=/rust", sysroot.join("lib/rustlib/src/rust").display()));
-        }
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-        if let Some(linker) = &self.build_std {
-            cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-            cargo.arg("-Zbuild-std=std,panic_abort");
-        }
-        cargo
-    }
-}
-
-fn version(rustc: &Path) -> Result<String> {
-    output(rustc, &["--version"])
-}
-
-fn sysroot(rustc: &Path) -> Result<PathBuf> {
-    output(rustc, &["--print", "sysroot"]).map(PathBuf::from)
-}
-
-fn output(program: &Path, args: &[&str]) -> Result<String> {
-    let failed = |why: String| format!("{} {}: {why}", program.display(), args.join(" "));
-    let mut command = Command::new(program);
-    let output =
-        command.args(args).env_remove("LD_LIBRARY_PATH").output().map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// A custom section of the binary format: id 0, its size, its name's size, its name, its bytes.
-fn custom_section(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let body = [leb128(name.len()).as_slice(), name.as_bytes(), bytes].concat();
-    [&[0], leb128(body.len()).as_slice(), &body].concat()
-}
-
-fn leb128(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = u8::try_from(number & 0x7f).expect("seven bits");
-        number >>= 7;
-        if number == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
     }
 }
 
@@ -393,8 +366,26 @@ mod tests {
     }
 
     #[test]
-    fn a_section_has_its_sizes_in_leb128() {
-        assert_eq!(custom_section("n", b"xy"), b"\0\x04\x01nxy");
-        assert_eq!(leb128(300), [0xac, 0x02]);
+    fn what_a_guest_depends_on_however_far_down_is_part_of_its_sources() {
+        let lock = r#"
+            package = [
+                { name = "guest", version = "1.0.0", dependencies = ["a", "b 2.0.0"] },
+                { name = "a", version = "1.1.0", dependencies = ["guest"] },
+                { name = "b", version = "1.0.0" },
+                { name = "b", version = "2.0.0", dependencies = ["c"] },
+                { name = "c", version = "3.0.0" },
+                { name = "other", version = "1.0.0" },
+            ]"#;
+        let locked: Vec<String> = locked(&lock.parse().unwrap(), &["guest"]).into_iter().collect();
+        assert_eq!(locked, ["a 1.1.0", "b 2.0.0", "c 3.0.0", "guest 1.0.0"]);
+    }
+
+    #[test]
+    fn a_manifest_says_what_a_component_exports() {
+        let manifest = r#"
+            trigger = [{ on = "before" }, { on = "timer" }, { on = "before" }]
+            query = [{ name = "x" }]"#;
+        let exported: Vec<String> = exported(&manifest.parse().unwrap()).into_iter().collect();
+        assert_eq!(exported, ["before", "queries", "timer"]);
     }
 }

@@ -1,13 +1,21 @@
 //! The command line: what can be asked, and in which words.
 
 mod duration;
+mod live;
+mod plugin;
+mod recipes;
+mod tree;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use conclave_client::{Fence, Zxid};
+
+pub use live::{KillSession, Kind, ListSessions, Session, Shell, ShowSession, Since, Watch};
+pub use plugin::{Arguments, Ask, Call, Install, Logs, Name, Plugin, SetPlugin, Stats, Terms, Upgrade};
+pub use recipes::{Barrier, Configure, Counter, Elect, Enter, Push, Queue, Register, Semaphore, Service, Take};
+pub use tree::{Acl, Count, Create, Delete, Exists, Freshness, Get, GetAcl, Ls, Set, SetAcl, Stat, Tree, Txn, Update};
 
 /// Options that every command has.
 #[derive(Args, Clone, Debug, Default)]
@@ -21,6 +29,9 @@ pub struct Globals {
     /// The time that a request may take, such as 500ms, 10s or 2m [default: client.toml's, else 10s]
     #[arg(long, global = true, value_name = "TIME", env = "CONCLAVE_TIMEOUT", value_parser = duration::parse, hide_env_values = true)]
     pub timeout: Option<Duration>,
+    /// The znode that all paths are relative to, as if it were the root; plugins see it as the root too
+    #[arg(long, global = true, value_name = "PATH", env = "CONCLAVE_NAMESPACE", hide_env_values = true)]
+    pub namespace: Option<String>,
     /// Connect to these members, HOST:PORT,... [default: CONCLAVE_ENDPOINTS, else client.toml's]
     #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',', hide_short_help = true)]
     pub endpoints: Vec<String>,
@@ -40,17 +51,30 @@ pub struct Globals {
 pub enum Command {
     /// Create a znode
     Create(Create),
-    /// Print a znode's data
+    /// Print a znode's data, or that of several, read at one moment
     Get(Get),
     /// Replace a znode's data
     Set(Set),
+    /// Change a znode's data by what it is: add, min, max, append, swap
+    Update(Update),
     /// Delete a znode
     Delete(Delete),
     /// List a znode's children
     Ls(Ls),
+    /// Draw a znode and everything below it, as of one moment
+    Tree(Tree),
     /// Print a znode's stat
     Stat(Stat),
-    /// Print changes as they happen
+    /// Tell whether a znode is there: exit code 0 if it is, 1 if it is not
+    Exists(Exists),
+    /// Count the znodes below one
+    Count(Count),
+    /// Show and set who may do what to a znode
+    #[command(subcommand)]
+    Acl(Acl),
+    /// Carry out many operations as one transaction, all or nothing
+    Txn(Txn),
+    /// Print changes as they happen, or run a command for each
     Watch(Watch),
     /// Create a tree of znodes from a JSON file
     Import(Import),
@@ -58,8 +82,29 @@ pub enum Command {
     Export(Export),
     /// Run a command while holding a lock
     Lock(Lock),
+    /// Run a command while holding permits of a semaphore
+    Semaphore(Semaphore),
+    /// Run a command while leading an election
+    Elect(Elect),
+    /// Register services, list and watch their instances
+    #[command(subcommand)]
+    Service(Service),
+    /// Push items to queues, take and settle them
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Wait at barriers, open and close them
+    #[command(subcommand)]
+    Barrier(Barrier),
+    /// Count
+    #[command(subcommand)]
+    Counter(Counter),
     /// Call a plugin's procedure
     Call(Call),
+    /// Ask a plugin's query
+    Ask(Ask),
+    /// What is done to plugins. The program has more commands of that name, and passes these on.
+    #[command(skip)]
+    Plugin(Plugin),
     /// Print members, leader, zxid and digests
     Status(Status),
     /// Show who belongs to the cluster, add and remove members
@@ -69,6 +114,11 @@ pub enum Command {
     Backup(Backup),
     /// Measure the cluster under load
     Bench(Bench),
+    /// List, show and end sessions
+    #[command(subcommand)]
+    Session(Session),
+    /// Speak JSON, a line for each request, reply and event: one session, for programs in any language
+    Shell(Shell),
 }
 
 /// Where data comes from.
@@ -86,127 +136,12 @@ pub struct Data {
     pub file: Option<PathBuf>,
 }
 
-/// `create`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-With --ephemeral the znode lives as long as this command: until Ctrl-C, or until COMMAND ends. COMMAND
-is run as by `conclave lock`, with the same variables and exit codes; the znode itself is the fence. When the session
-is lost, the exit code is 123.")]
-pub struct Create {
-    /// Where; with --sequential, the path that the number is appended to
-    pub path: String,
-    /// Its data; empty if it is not given
-    #[command(flatten)]
-    pub data: Data,
-    /// It goes when this command ends
-    #[arg(long, short)]
-    pub ephemeral: bool,
-    /// Complete its name with its parent's next number
-    #[arg(long, short)]
-    pub sequential: bool,
-    /// Create missing parents too
-    #[arg(long, short)]
-    pub parents: bool,
-    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
-    #[arg(long, value_name = "FENCE")]
-    pub fence: Option<Fence>,
-    /// With --ephemeral: a command to run while the znode is there
-    #[arg(last = true, requires = "ephemeral", value_name = "COMMAND")]
-    pub command: Vec<OsString>,
-}
-
-/// `get`.
-#[derive(Args, Clone, Debug)]
-pub struct Get {
-    /// Which znode
-    pub path: String,
-    /// Read what the member has, even if newer writes were acknowledged elsewhere
-    #[arg(long)]
-    pub stale: bool,
-}
-
-/// `set`.
-#[derive(Args, Clone, Debug)]
-pub struct Set {
-    /// Which znode
-    pub path: String,
-    /// The new data.
-    #[command(flatten)]
-    pub data: Data,
-    /// Only when it is at this version
-    #[arg(long, value_name = "N")]
-    pub if_version: Option<u64>,
-    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
-    #[arg(long, value_name = "FENCE")]
-    pub fence: Option<Fence>,
-}
-
-/// `delete`.
-#[derive(Args, Clone, Debug)]
-pub struct Delete {
-    /// Which znode
-    pub path: String,
-    /// With everything below it
-    #[arg(long, short)]
-    pub recursive: bool,
-    /// Only when it is at this version
-    #[arg(long, value_name = "N")]
-    pub if_version: Option<u64>,
-    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
-    #[arg(long, value_name = "FENCE")]
-    pub fence: Option<Fence>,
-}
-
-/// `ls`.
-#[derive(Args, Clone, Debug)]
-pub struct Ls {
-    /// Whose children
-    #[arg(default_value = "/")]
-    pub path: String,
-    /// Everything below it, as a tree
-    #[arg(long, short)]
-    pub tree: bool,
-    /// With version, size, children and kind
-    #[arg(long, short)]
-    pub long: bool,
-}
-
-/// `stat`.
-#[derive(Args, Clone, Debug)]
-pub struct Stat {
-    /// Which znode
-    pub path: String,
-}
-
-/// `watch`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Each line is one change: its kind, the path, the version of the data and the zxid. It goes on when members fail: no
-change is left out or repeated. `resync` stands for changes that the cluster does not keep any more: the present state
-follows it.")]
-pub struct Watch {
-    /// Which znode; it need not exist
-    pub path: String,
-    /// The znode and everything below it
-    #[arg(long, short, conflicts_with = "children")]
-    pub recursive: bool,
-    /// Which children are created and deleted
-    #[arg(long, short)]
-    pub children: bool,
-    /// Every change after this zxid; those that have happened already come first
-    #[arg(long, value_name = "ZXID")]
-    pub since: Option<Zxid>,
-    /// End after the first event
-    #[arg(long)]
-    pub once: bool,
-}
-
 /// `import`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 The file is what `conclave export` writes:
   {\"path\": \"/app\", \"data\": \"text\", \"children\": [{\"name\": \"a\", \"data\": {\"base64\": \"AP8=\"}}]}
-`data` and `children` may be left out. At most 1000 znodes and 3 MiB are one transaction; more are several, so others
+`data` and `children` may be left out. At most 5000 znodes and 3 MiB are one transaction; more are several, so others
 can see a part.")]
 pub struct Import {
     /// A JSON file; `-` is stdin
@@ -219,7 +154,7 @@ pub struct Import {
 /// `export`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Ephemeral znodes are left out. A large tree is read in pages: what is written meanwhile may be in it or not.")]
+Ephemeral znodes are left out. All of it is as of one zxid, however large it is.")]
 pub struct Export {
     /// Which znode, with everything below it
     #[arg(default_value = "/")]
@@ -254,21 +189,6 @@ pub struct Lock {
     /// What to run
     #[arg(last = true, required_unless_present = "show", value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// `call`.
-#[derive(Args, Clone, Debug)]
-pub struct Call {
-    /// The name that the plugin is installed under
-    pub plugin: String,
-    /// The procedure's name
-    pub procedure: String,
-    /// Its arguments
-    #[arg(allow_negative_numbers = true)]
-    pub args: Vec<String>,
-    /// Only while this fence holds: /path@zxid, such as CONCLAVE_FENCE under `conclave lock`
-    #[arg(long, value_name = "FENCE")]
-    pub fence: Option<Fence>,
 }
 
 /// `status`.

@@ -6,7 +6,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conclave_client::{Client, CreateStep, DeleteStep, Error, Kind, Options, Path, Refusal, Step, limits};
+use conclave_client::{Client, CreateStep, Error, Options, Path, Refusal, Step, limits};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::args::{self, Workload};
@@ -21,8 +21,6 @@ use report::Report;
 const ZNODES: usize = 10;
 /// Clients that connect, or say goodbye, at a time: a handshake costs both sides some milliseconds of a core.
 const AT_A_TIME: usize = 16;
-/// Transactions of a thousand deletes that are on their way at a time.
-const DELETES: usize = 4;
 
 /// Measures. `client` makes and deletes what the load is about.
 pub(crate) async fn run(client: &Client, args: &args::Bench, out: Out) -> Result<u8, Failure> {
@@ -90,9 +88,7 @@ async fn prepare(client: &Client, base: &Path, index: usize, args: &args::Bench)
         return Ok(());
     }
     let mine = load::own(base, index)?;
-    let create = |path: Path, data: Vec<u8>| {
-        Step::Create(CreateStep { path, data: data.into(), kind: Kind::default(), parents: false })
-    };
+    let create = |path: Path, data: Vec<u8>| Step::Create(CreateStep::new(path, data));
     let mut steps = vec![create(mine.clone(), Vec::new())];
     for n in 0..ZNODES {
         // Data that large comes with each write anyway; together it might not fit one transaction.
@@ -108,33 +104,11 @@ async fn prepare(client: &Client, base: &Path, index: usize, args: &args::Bench)
     Ok(())
 }
 
-/// Deletes everything: in transactions of what one may hold, children first.
+/// Deletes everything: at once, or in parts if it is too much for one transaction.
 async fn remove(client: &Client, base: &Path) -> conclave_client::Result<()> {
-    loop {
-        match client.at(base).delete().recursive().within(Duration::from_secs(30)).await {
-            Err(Error::Refused(Refusal::Limit { .. })) => {}
-            done => return done.map(drop),
-        }
-        // Too many for one transaction: the children that have none themselves go first.
-        let children = client.at(base).children().await?.children;
-        let steps: Vec<Step> = children
-            .iter()
-            .filter(|entry| entry.stat.children == 0)
-            .map(|entry| {
-                Ok(Step::Delete(DeleteStep { path: base.join(&entry.name)?, if_version: None, recursive: false }))
-            })
-            .collect::<conclave_client::Result<_>>()?;
-        if steps.is_empty() {
-            for entry in &children {
-                client.at(base.join(&entry.name)?).delete().recursive().await?;
-            }
-            continue;
-        }
-        let multis = steps.chunks(limits::MULTI_STEPS).map(|chunk| client.multi(chunk.to_vec()));
-        stream::iter(multis)
-            .map(|multi| async move { multi.await.map(drop) })
-            .buffer_unordered(DELETES)
-            .try_collect::<()>()
-            .await?;
+    let at = client.at(base);
+    match at.delete().recursive().within(Duration::from_secs(30)).await {
+        Err(Error::Refused(Refusal::Limit { .. })) => at.delete_all().await.map(drop),
+        done => done.map(drop),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_client::{Client, ConfigError, Options};
+use conclave_client::{Client, ConfigError, Options, Path};
 
 use crate::args::Globals;
 use crate::failure::{Failure, While};
@@ -38,9 +38,12 @@ pub(crate) fn options(globals: &Globals) -> Result<Options, ConfigError> {
     Ok(options)
 }
 
-/// Connects.
-pub(crate) async fn connect(globals: &Globals) -> Result<Client, Failure> {
-    Client::connect(options(globals)?).await.reading()
+/// Connects; in a namespace, if one is named.
+pub(crate) async fn connect(globals: &Globals, options: Options) -> Result<Client, Failure> {
+    let namespace = globals.namespace.as_deref().unwrap_or("/");
+    // Told before anybody is called.
+    Path::parse(namespace).map_err(|error| Failure::Usage(format!("--namespace: {error}")))?;
+    Client::connect(options).await.and_then(|client| client.namespace(namespace)).reading()
 }
 
 /// Closes a client whose work is done: ends its session, if it has one.

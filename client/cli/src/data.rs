@@ -6,7 +6,6 @@ use conclave_client::limits;
 use serde::{Deserialize, Serialize};
 
 use crate::args;
-use crate::base64;
 use crate::failure::Failure;
 
 /// The data that the command line names; none when it names none.
@@ -48,7 +47,7 @@ pub(crate) enum Json {
     /// Anything else.
     Bytes {
         /// RFC 4648, section 4, padded.
-        #[serde(with = "base64::serde")]
+        #[serde(with = "base64")]
         base64: Vec<u8>,
     },
 }
@@ -74,6 +73,21 @@ impl Json {
 impl Default for Json {
     fn default() -> Self {
         Self::Text(String::new())
+    }
+}
+
+/// Bytes as base64, for serde.
+mod base64 {
+    use conclave_script::base64;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base64::encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        base64::decode(&text).ok_or_else(|| de::Error::custom("it is not base64 (standard alphabet, padded)"))
     }
 }
 

@@ -128,6 +128,7 @@ impl Failure {
                 Error::NoConnection(_) | Error::Closed { outcome: Outcome::NotApplied } => "no-connection",
                 Error::SessionOver { outcome: Outcome::NotApplied } => "session-over",
                 Error::Config(_) => "config",
+                Error::Rejected { .. } => "rejected",
                 other => match other.outcome() {
                     Outcome::NotApplied => "failed",
                     Outcome::Unknown => "outcome-unknown",
@@ -250,7 +251,8 @@ fn attempts(none: &NoConnection) -> String {
 /// What to do about a refusal; nothing where the refusal says it all.
 fn hint(refusal: &Refusal) -> &'static str {
     match refusal.code() {
-        "no-znode" => "Create it first; `create --parents` creates what is missing above.",
+        // Whatever was asked: to read, to delete, or to create something below it.
+        "no-znode" => "`conclave ls` shows what there is; `create --parents` creates what is missing above.",
         "znode-exists" => "Use `conclave set`, or another path.",
         "bad-version" => "Read it again, or leave out --if-version.",
         "not-empty" => "Delete its children first, or use --recursive.",
@@ -258,11 +260,40 @@ fn hint(refusal: &Refusal) -> &'static str {
         "no-session" | "session-over" => "Run it again: a new session begins.",
         "fenced" => "The lock was lost or given back: take it again, then write.",
         "not-allowed" => "Ask an administrator, or show another certificate.",
-        "limit" => "Make it smaller, or split it.",
+        "limit" => match refusal {
+            Refusal::Limit { what, .. } if what.contains("subtree") => {
+                "`conclave delete --in-parts` deletes it piece by piece."
+            }
+            _ => "Make it smaller, or split it.",
+        },
+        "other-kind" => "Delete it first, or choose another path.",
+        "check-failed" => "Read it again.",
+        "bad-number" => "Set it to a number first, or use another znode.",
+        "locks-out" => "Let somebody administer it: add a grant such as me:a.",
+        "bad-acl-version" => "Read it again with `conclave acl get`, or leave out --if-acl-version.",
+        "future-zxid" => "Use a zxid that this cluster has told, or leave it out.",
+        "other-cluster" => {
+            "Zxids of one cluster mean nothing in another: begin without --since, or connect to the other one."
+        }
         "disk-full" => "Delete what is not needed, or make room on the leader's disk; it goes on by itself then.",
         "bad-path" => "A path is / or names with a / before each, like /app/config.",
-        "no-plugin" | "no-procedure" => "Look at how its name is written.",
-        "plugin-failed" => "What it had written is undone; the same call will probably fail again.",
+        "no-plugin" => "`conclave plugin list` names those that are installed.",
+        "no-procedure" | "no-query" => "`conclave plugin show` names its procedures and queries.",
+        "plugin-exists" => "Use `conclave plugin upgrade`, or another --name.",
+        "bad-arguments" => "`conclave plugin show` says which arguments it takes.",
+        "plugin-disabled" => "`conclave plugin show` says why; `conclave plugin enable` runs it again.",
+        "plugin-loop" => "That is a mistake in the plugin: `conclave plugin logs` may tell more.",
+        "plugin-unfit" => "`conclave plugin check` looks at the whole component, without a cluster.",
+        "plugin-not-allowed" => {
+            "`conclave plugin show` says what it is allowed; `conclave plugin upgrade --allow` allows more of what it asks for."
+        }
+        "read-only" => "Write from a procedure or an `after` trigger instead.",
+        "cancelled" => "Call it again.",
+        "already-done" => "Give back what it returned, such as a lock, in the plugin's own way.",
+        "plugin-failed" => {
+            "What it had written is undone; the same call will probably fail again. `conclave plugin logs` may tell more; \
+             budgets are raised by `conclave plugin set --budget`."
+        }
         _ => "",
     }
 }

@@ -11,7 +11,7 @@ use crate::out::Out;
 use crate::supervise::{self, Award, Ended, Signals, Standing};
 
 /// The time that a command has between TERM and KILL; as `lock --grace` has it.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// Keeps the znode until it is time to go.
 pub(crate) async fn ephemeral(

@@ -5,26 +5,38 @@
 
 pub mod args;
 
+mod acl;
 mod backup;
-mod base64;
+mod barrier;
 mod bench;
 mod call;
 mod cluster;
 mod connect;
+mod counter;
 mod data;
 mod doctor;
 mod document;
+mod elect;
 mod failure;
 pub mod finding;
 mod hold;
 mod lock;
 mod ls;
+mod nest;
 mod out;
+mod plugin;
 mod port;
+mod queue;
+mod read;
+mod semaphore;
+mod service;
+mod session;
+pub mod shell;
 mod stat;
 mod status;
 mod supervise;
 mod tree;
+mod txn;
 mod watch;
 
 use std::path::Path;
@@ -32,6 +44,7 @@ use std::process::ExitCode;
 
 pub use args::{Command, Globals};
 use conclave_client::Client;
+pub use plugin::in_words;
 
 use failure::{DONE, Failure};
 use out::Out;
@@ -49,7 +62,7 @@ pub async fn run(command: Command, globals: &Globals, tools: &Tools) -> ExitCode
 pub async fn doctor(globals: &Globals) -> ExitCode {
     let out = Out { json: globals.json };
     let ended = async {
-        let client = connect::connect(globals).await?;
+        let client = connect::connect(globals, connect::options(globals)?).await?;
         let ended = doctor::run(&client, out).await;
         connect::goodbye(&client).await;
         ended
@@ -73,6 +86,17 @@ pub struct Verified {
     pub digest: String,
 }
 
+/// The arguments of a procedure or a query as they travel: CBOR, or no bytes.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn encode_arguments(arguments: &args::Arguments) -> Result<Vec<u8>, String> {
+    call::encoded(arguments).map_err(|failure| match failure {
+        Failure::Usage(text) => text,
+        other => other.message(),
+    })
+}
+
 fn end(ended: Result<u8, Failure>, out: Out) -> ExitCode {
     let code = match ended {
         Ok(code) => code,
@@ -93,11 +117,19 @@ async fn dispatch(command: Command, globals: &Globals, tools: &Tools, out: Out) 
     // Those that run a command of the user's keep its exit codes apart from ours.
     let holds = match &command {
         Command::Lock(args) => !args.show,
+        Command::Semaphore(args) => !args.show,
+        Command::Elect(args) => !args.show,
+        Command::Service(args::Service::Register(args)) => !args.command.is_empty(),
+        Command::Barrier(args::Barrier::Enter(_)) => true,
         Command::Create(args) => !args.command.is_empty(),
         _ => false,
     };
     let ended = async {
-        let client = connect::connect(globals).await?;
+        let mut options = connect::options(globals)?;
+        if let Command::Shell(args::Shell { session_timeout: Some(time) }) = &command {
+            options = options.with_session_timeout(*time);
+        }
+        let client = connect::connect(globals, options).await?;
         let ended = Box::pin(with(&client, command, tools, out)).await;
         connect::goodbye(&client).await;
         ended
@@ -109,15 +141,31 @@ async fn dispatch(command: Command, globals: &Globals, tools: &Tools, out: Out) 
 async fn with(client: &Client, command: Command, tools: &Tools, out: Out) -> Result<u8, Failure> {
     match command {
         Command::Create(args) => tree::create(client, args, out).await,
-        Command::Get(args) => tree::get(client, &args, out).await,
+        Command::Get(args) => read::get(client, &args, out).await,
         Command::Set(args) => tree::set(client, args, out).await,
+        Command::Update(args) => tree::update(client, args, out).await,
         Command::Delete(args) => tree::delete(client, args, out).await,
-        Command::Stat(args) => tree::stat(client, &args, out).await,
+        Command::Exists(args) => read::exists(client, &args, out).await,
+        Command::Stat(args) => read::stat(client, &args, out).await,
+        Command::Count(args) => read::count(client, &args, out).await,
         Command::Ls(args) => ls::run(client, &args, out).await,
+        Command::Tree(args) => ls::tree(client, &args, out).await,
+        Command::Acl(command) => acl::run(client, &command, out).await,
+        Command::Session(command) => session::run(client, &command, out).await,
+        Command::Txn(args) => txn::run(client, args, out).await,
+        Command::Shell(_) => shell::run(client).await,
         Command::Watch(args) => watch::run(client, &args, out).await,
         Command::Lock(args) if args.show => lock::show(client, &args, out).await,
         Command::Lock(args) => lock::run(client, args, out).await,
+        Command::Semaphore(args) => semaphore::run(client, args, out).await,
+        Command::Elect(args) => elect::run(client, args, out).await,
+        Command::Service(command) => service::run(client, command, out).await,
+        Command::Queue(command) => queue::run(client, command, out).await,
+        Command::Barrier(command) => barrier::run(client, command, out).await,
+        Command::Counter(command) => counter::run(client, command, out).await,
         Command::Call(args) => call::run(client, args, out).await,
+        Command::Ask(args) => call::ask(client, args, out).await,
+        Command::Plugin(command) => plugin::run(client, command, out).await,
         Command::Status(_) => status::run(client, out).await,
         Command::Import(args) => port::import(client, &args, out).await,
         Command::Export(args) => port::export(client, &args, out).await,

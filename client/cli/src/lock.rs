@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::Path as FilePath;
 use std::time::{Duration, SystemTime};
 
-use conclave_client::{Client, Fence, Outcome, SessionId};
-use conclave_locks::{Error, Guard, Holder, Mutex, View, Waiter, Waiting};
+use conclave_client::{Client, Fence, Outcome, Path, SessionId};
+use conclave_locks::{Error, Guard, Holder, Lost, Mutex, View, Waiter, Waiting};
 use serde::Serialize;
 
 use crate::args;
@@ -35,20 +35,40 @@ pub(crate) async fn run(client: &Client, args: args::Lock, out: Out) -> Result<u
         signal = signals.next() => return Ok(signal_exit(signal)),
         guard = acquire(&mutex, args.wait, out) => guard?,
     };
-    let held = guard.held();
-    let ended = supervise::run(&held, &args.command, &variables(&guard.fence()), args.grace, &mut signals).await;
-    let released = guard.release().await;
+    let ended =
+        supervise::run(&guard.held(), &args.command, &variables(&guard.fence()), args.grace, &mut signals).await;
+    ending(&args.path, &args.command, ended, given_back(guard.release().await), out)
+}
+
+/// What came of giving a lock back: done, lost before, or not done in good order.
+pub(crate) type GivenBack = Result<Result<(), String>, Lost>;
+
+/// As it is said of locks and semaphores.
+pub(crate) fn given_back(released: conclave_locks::Result<()>) -> GivenBack {
+    match released {
+        Ok(()) => Ok(Ok(())),
+        Err(Error::Lost(why)) => Err(why),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// The exit code of a command that ran while something was held, or why it is another.
+pub(crate) fn ending(
+    path: &str,
+    command: &[OsString],
+    ended: std::io::Result<Ended>,
+    released: GivenBack,
+    out: Out,
+) -> Result<u8, Failure> {
     match (ended, released) {
-        (Err(error), _) => Err(cannot_run(&args.command, &error)),
-        (Ok(Ended::Lost), Err(Error::Lost(why))) => Err(lost(&args.path, &why.to_string(), "COMMAND was ended")),
-        // It was ended in time, while there was still a lock to give back.
-        (Ok(Ended::Lost), _) => Err(lost(&args.path, "no member was heard in time", "COMMAND was ended")),
-        (Ok(Ended::Exited(_)), Err(Error::Lost(why))) => {
-            Err(lost(&args.path, &why.to_string(), "COMMAND had ended by itself"))
-        }
-        (Ok(Ended::Exited(code)), Ok(())) => Ok(code),
-        (Ok(Ended::Exited(code)), Err(error)) => {
-            out.note(format_args!("{} was not given back in good order: {error}", args.path));
+        (Err(error), _) => Err(cannot_run(command, &error)),
+        (Ok(Ended::Lost), Err(why)) => Err(lost(path, &why.to_string(), "COMMAND was ended")),
+        // It was ended in time, while there was still something to give back.
+        (Ok(Ended::Lost), Ok(_)) => Err(lost(path, "no member was heard in time", "COMMAND was ended")),
+        (Ok(Ended::Exited(_)), Err(why)) => Err(lost(path, &why.to_string(), "COMMAND had ended by itself")),
+        (Ok(Ended::Exited(code)), Ok(Ok(()))) => Ok(code),
+        (Ok(Ended::Exited(code)), Ok(Err(error))) => {
+            out.note(format_args!("{path} was not given back in good order: {error}"));
             Ok(code)
         }
     }
@@ -65,20 +85,26 @@ async fn acquire(mutex: &Mutex, wait: Option<Duration>, out: Out) -> Result<Guar
             }
         }
     };
-    guard.map_err(|error| match (&error, wait) {
-        // A try that had no answer has not waited for a lock but for the cluster.
-        (Error::TimedOut { .. }, Some(Duration::ZERO)) => lock_failure(error),
-        (Error::TimedOut { .. } | Error::NotFree { .. }, _) => Failure::Exact {
-            code: "lock-timeout",
-            exit: WAITED,
-            outcome: Outcome::NotApplied,
-            text: format!("timed out: {} is not free: {error}. COMMAND was not run.", mutex.path()),
-        },
-        _ => lock_failure(error),
-    })
+    guard.map_err(|error| not_acquired(mutex.path(), error, wait))
 }
 
-fn waiting_line(waiting: &Waiting) -> String {
+/// Why COMMAND was not run.
+pub(crate) fn not_acquired(path: &Path, error: Error, wait: Option<Duration>) -> Failure {
+    match (&error, wait) {
+        // A try that had no answer has not waited for a lock but for the cluster.
+        (Error::TimedOut { .. }, Some(Duration::ZERO)) => lock_failure(error),
+        (Error::TimedOut { .. } | Error::NotFree { .. }, _) => waited("lock-timeout", path, &error),
+        _ => lock_failure(error),
+    }
+}
+
+/// It was not to be had in the time that there was.
+pub(crate) fn waited(code: &'static str, path: &Path, why: &impl std::fmt::Display) -> Failure {
+    let text = format!("timed out: {path} is not free: {why}. COMMAND was not run.");
+    Failure::Exact { code, exit: WAITED, outcome: Outcome::NotApplied, text }
+}
+
+pub(crate) fn waiting_line(waiting: &Waiting) -> String {
     match (&waiting.holder, waiting.ahead) {
         (Some(holder), 0) => format!("waiting: held by {holder}, you are next …"),
         (Some(holder), ahead) => format!("waiting: held by {holder}, {ahead} ahead of you …"),
@@ -92,7 +118,7 @@ pub(crate) fn variables(fence: &Fence) -> [(&'static str, String); 2] {
 }
 
 /// What others who wait are shown: the command, without its arguments, which may be secret.
-fn title(command: &[OsString]) -> String {
+pub(crate) fn title(command: &[OsString]) -> String {
     let program = command.first().map(FilePath::new).and_then(FilePath::file_name);
     program.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -133,7 +159,7 @@ pub(crate) fn as_ours(failure: Failure) -> Failure {
     }
 }
 
-fn lock_failure(error: Error) -> Failure {
+pub(crate) fn lock_failure(error: Error) -> Failure {
     match error {
         Error::Client(error) => as_ours(error.reading()),
         other => Failure::Exact {
@@ -255,7 +281,7 @@ fn line(waiters: &[ShownWaiter]) -> String {
     table(&["", "WAITS", "WHO"], &[true, true, false], &rows)
 }
 
-fn who(principal: &str, note: Option<&str>) -> String {
+pub(crate) fn who(principal: &str, note: Option<&str>) -> String {
     match (principal, note.filter(|note| !note.is_empty())) {
         ("", None) => "somebody who does not say".to_owned(),
         ("", Some(note)) => note.to_owned(),
@@ -264,11 +290,11 @@ fn who(principal: &str, note: Option<&str>) -> String {
     }
 }
 
-fn ms(time: Duration) -> u64 {
+pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn since_1970(time: SystemTime) -> u64 {
+pub(crate) fn since_1970(time: SystemTime) -> u64 {
     ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path as FilePath;
 
-use conclave_client::{Client, CreateStep, Error, Kind, Outcome, Path, Refusal, SetStep, Step, limits};
-use futures::future::BoxFuture;
+use conclave_client::{Client, CreateStep, Error, Outcome, Path, Refusal, SetStep, Step, Zxid};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
@@ -13,10 +12,13 @@ use crate::args;
 use crate::data::Json;
 use crate::document::{Document, LEVELS, Node, Wanted};
 use crate::failure::{DONE, Failure, While};
+use crate::nest::{Branch, Nest};
 use crate::out::{Out, plural};
 
 /// Data of one transaction: well below what one frame may hold, with room for what stands around it.
 const CHUNK_BYTES: usize = 3 << 20;
+/// Steps of one transaction: others get their turn in between.
+const CHUNK_STEPS: usize = 1_000;
 /// What a step has beside path and data, at most.
 const AROUND: usize = 64;
 /// Reads that are on their way at a time.
@@ -35,6 +37,8 @@ struct Imported {
 #[derive(Serialize)]
 struct Exported<'a> {
     path: &'a Path,
+    /// The state that all of it is from.
+    zxid: Zxid,
     znodes: usize,
     file: &'a FilePath,
 }
@@ -137,7 +141,7 @@ fn plan(top: Path, wanted: Vec<Wanted>, there: &HashMap<Path, Vec<u8>>) -> (Vec<
                 imported.created += 1;
                 // Only what is above the topmost is not in the file.
                 let parents = path == top;
-                steps.push(Step::Create(CreateStep { path, data: data.into(), kind: Kind::default(), parents }));
+                steps.push(Step::Create(CreateStep { parents, ..CreateStep::new(path, data) }));
             }
         }
     }
@@ -153,10 +157,11 @@ fn chunks(steps: Vec<Step>) -> Vec<Vec<Step>> {
             + match &step {
                 Step::Create(create) => create.path.as_str().len() + create.data.len(),
                 Step::Set(set) => set.path.as_str().len() + set.data.len(),
-                Step::Check(_) | Step::Delete(_) => 0,
+                // An import has no others.
+                Step::Check(_) | Step::Delete(_) | Step::Update(_) | Step::Acl(_) => 0,
             };
         match chunks.last_mut() {
-            Some(chunk) if chunk.len() < limits::MULTI_STEPS && bytes <= room => {
+            Some(chunk) if chunk.len() < CHUNK_STEPS && bytes <= room => {
                 room -= bytes;
                 chunk.push(step);
             }
@@ -189,61 +194,57 @@ fn stopped(error: Error, done: usize, all: usize) -> Failure {
 
 pub(crate) async fn export(client: &Client, args: &args::Export, out: Out) -> Result<u8, Failure> {
     let path = Path::parse(&args.path).map_err(Error::from).reading()?;
-    let top = client.at(&path).get().await.reading()?;
-    if top.stat.owner.is_some() {
-        let text = format!("{path} is ephemeral: it goes with its session. Export what is above it.");
-        return Err(Failure::Refused { code: "ephemeral", text });
+    let mut subtree = client.at(&path).subtree().with_data().await.reading()?;
+    let zxid = subtree.zxid();
+    let (mut nest, mut znodes) = (Nest::default(), 0);
+    while let Some(entry) = subtree.next().await {
+        let entry = entry.reading()?;
+        let is_top = entry.path == path;
+        if entry.stat.owner.is_some() && is_top {
+            let text = format!("{path} is ephemeral: it goes with its session. Export what is above it.");
+            return Err(Failure::Refused { code: "ephemeral", text });
+        }
+        if entry.path.depth() - path.depth() > LEVELS {
+            let text = format!("{path} has znodes more than {LEVELS} levels below it. Export it in parts.");
+            return Err(Failure::Refused { code: "limit", text });
+        }
+        // What is below an ephemeral znode is ephemeral too.
+        if entry.stat.owner.is_none() {
+            znodes += 1;
+            nest.add(entry);
+        }
     }
-    let mut znodes = 1;
-    let children =
-        if top.stat.children == 0 { Vec::new() } else { below(client, path.clone(), 1, &mut znodes).await? };
-    let document = Document { path, data: Json::of(&top.data), children };
+    let Some(top) = nest.end() else {
+        return Err(Error::Refused(Refusal::NoZnode { path }).reading());
+    };
+    let Node { data, children, .. } = node(top);
+    let document = Document { path, data, children };
     if args.file.as_os_str() == "-" {
         out.bytes(&document.write())?;
         return Ok(DONE);
     }
     std::fs::write(&args.file, document.write()).map_err(|error| Failure::file(&args.file, error))?;
-    let exported = Exported { path: &document.path, znodes, file: &args.file };
+    let exported = Exported { path: &document.path, zxid, znodes, file: &args.file };
     out.show(&exported, |done| {
-        let Exported { path, znodes, file } = done;
-        format!("exported {path}  {znodes} znode{} to {}", plural(*znodes as u64), file.display())
+        let Exported { path, zxid, znodes, file } = done;
+        let plural = plural(*znodes as u64);
+        format!("exported {path}  {znodes} znode{plural} as of zxid {zxid} to {}", file.display())
     })?;
     Ok(DONE)
 }
 
-/// What is below a znode, ephemerals left out. What goes while it is read is left out too.
-fn below<'a>(
-    client: &'a Client,
-    path: Path,
-    level: usize,
-    znodes: &'a mut usize,
-) -> BoxFuture<'a, Result<Vec<Node>, Failure>> {
-    Box::pin(async move {
-        if level > LEVELS {
-            let text = format!("{path} has znodes more than {LEVELS} levels below the top. Export it in parts.");
-            return Err(Failure::Refused { code: "limit", text });
-        }
-        let listing = match client.at(&path).children().with_data().await {
-            Err(Error::Refused(Refusal::NoZnode { .. })) if level > 1 => return Ok(Vec::new()),
-            listing => listing.reading()?,
-        };
-        let mut nodes = Vec::with_capacity(listing.children.len());
-        for entry in listing.children.into_iter().filter(|entry| entry.stat.owner.is_none()) {
-            *znodes += 1;
-            let children = if entry.stat.children == 0 {
-                Vec::new()
-            } else {
-                let child = path.join(&entry.name).map_err(Error::from).reading()?;
-                below(client, child, level + 1, znodes).await?
-            };
-            nodes.push(Node { name: entry.name, data: Json::of(&entry.data.unwrap_or_default()), children });
-        }
-        Ok(nodes)
-    })
+fn node(branch: Branch) -> Node {
+    Node {
+        name: branch.entry.path.name().unwrap_or_default().to_owned(),
+        data: Json::of(&branch.entry.data.unwrap_or_default()),
+        children: branch.below.into_iter().map(node).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use conclave_client::{Stat, TreeEntry};
+
     use super::*;
 
     fn wanted(path: &str, data: &str) -> Wanted {
@@ -290,7 +291,7 @@ mod tests {
     fn transactions_hold_so_many_steps_and_so_many_bytes() {
         let create = |bytes: usize| {
             let path = Path::parse("/a").unwrap();
-            Step::Create(CreateStep { path, data: vec![0; bytes].into(), kind: Kind::default(), parents: false })
+            Step::Create(CreateStep::new(path, vec![0; bytes]))
         };
         let lengths = |steps| chunks(steps).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lengths(vec![create(0); 2_500]), [1_000, 1_000, 500]);
@@ -305,6 +306,25 @@ mod tests {
         let half = stopped(exists(), 1_000, 2_500);
         assert_eq!((half.exit(), half.code(), half.outcome()), (1, "znode-exists", Outcome::Unknown));
         assert!(half.message().starts_with("stopped after 1000 of 2500 znodes, which are there:"));
+    }
+
+    #[test]
+    fn a_subtree_becomes_a_document() {
+        let entry = |path: &str, data: &'static [u8]| TreeEntry {
+            path: path.parse().unwrap(),
+            stat: Stat::default(),
+            data: Some(data.into()),
+        };
+        let mut nest = Nest::default();
+        for (path, data) in [("/app", &b"1"[..]), ("/app/a", b"\xff"), ("/app/a/b", b""), ("/app/c", b"4")] {
+            nest.add(entry(path, data));
+        }
+        let Node { name, data, children } = node(nest.end().unwrap());
+        assert_eq!((name.as_str(), data), ("app", Json::of(b"1")));
+        let names: Vec<&str> = children.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["a", "c"]);
+        assert_eq!(children[0].data, Json::Bytes { base64: vec![0xff] });
+        assert_eq!(children[0].children[0].name, "b");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Stats and times for people.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use conclave_client::Stat;
+
+use crate::failure::span;
 
 /// A stat, one fact a line.
 pub(crate) fn text(path: &str, stat: &Stat) -> String {
@@ -18,16 +21,33 @@ pub(crate) fn text(path: &str, stat: &Stat) -> String {
     line("modified", format!("zxid {}  {}", stat.modified, utc(stat.modified_ms)));
     let children = format!("{}  version {}  zxid {}", stat.children, stat.children_version, stat.children_modified);
     line("children", children);
+    line("acl", format!("version {}", stat.acl_version));
     line("kind", kind(stat));
     text
 }
 
-/// What kind of znode it is.
-pub(crate) fn kind(stat: &Stat) -> String {
-    match stat.owner {
+/// What kind of znode it is, in full.
+fn kind(stat: &Stat) -> String {
+    let mut kind = match stat.owner {
         Some(session) => format!("ephemeral, of session {session}"),
+        None if stat.container => "container".to_owned(),
         None => "persistent".to_owned(),
+    };
+    if let Some(ttl_ms) = stat.ttl_ms {
+        kind.push_str(&format!(", goes {} after its last change", span(Duration::from_millis(ttl_ms))));
     }
+    kind
+}
+
+/// The same in a word.
+pub(crate) fn word(stat: &Stat) -> String {
+    let word = match stat {
+        Stat { owner: Some(_), .. } => "ephemeral",
+        Stat { container: true, .. } => "container",
+        _ => "persistent",
+    };
+    let ttl = if stat.ttl_ms.is_some() { ", ttl" } else { "" };
+    format!("{word}{ttl}")
 }
 
 /// Milliseconds since 1970 as RFC 3339 in UTC, to the second.
@@ -85,7 +105,20 @@ mod tests {
              created   zxid 12  1970-01-01T00:00:00Z\n\
              modified  zxid 14  1970-01-01T00:00:00Z\n\
              children  0  version 0  zxid 0\n\
+             acl       version 0\n\
              kind      ephemeral, of session 9\n"
         );
+    }
+
+    #[test]
+    fn a_kind_is_a_word_and_what_goes_with_it() {
+        let ttl = Stat { ttl_ms: Some(90_000), ..Stat::default() };
+        let container = Stat { container: true, ..Stat::default() };
+        assert_eq!(
+            (kind(&ttl), word(&ttl)),
+            ("persistent, goes 90 s after its last change".into(), "persistent, ttl".into())
+        );
+        assert_eq!((kind(&container), word(&container)), ("container".into(), "container".into()));
+        assert_eq!(word(&Stat::default()), "persistent");
     }
 }

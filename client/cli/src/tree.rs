@@ -1,27 +1,32 @@
-//! The commands about one znode: create, get, set, delete, stat.
+//! The commands that write one znode: create, set, update, delete.
 
-use conclave_client::{Client, Path, Refusal, Stat};
+use conclave_client::{AccessList, Client, Stat};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args;
-use crate::data::{self, Json};
+use crate::data;
 use crate::failure::{DONE, Failure, While};
-use crate::out::{self, Out, plural};
-use crate::{hold, stat};
+use crate::out::{Out, Progress, plural};
+use crate::{acl, hold};
 
-/// A znode that was written, or one that was looked at.
+/// A znode that was written.
 #[derive(Serialize)]
-struct At<'a> {
+struct Written<'a> {
     path: &'a str,
-    stat: &'a Stat,
+    stat: Value,
+    /// `create --or-set`: it was there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<bool>,
+    /// `update`: what the data is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<i64>,
 }
 
-/// `get`.
-#[derive(Serialize)]
-struct Got<'a> {
-    path: &'a str,
-    data: Json,
-    stat: &'a Stat,
+impl<'a> Written<'a> {
+    fn new(path: &'a str, stat: &Stat) -> Self {
+        Self { path, stat: conclave_script::stat(stat), replaced: None, number: None }
+    }
 }
 
 /// `delete`.
@@ -40,17 +45,31 @@ pub(crate) async fn create(client: &Client, args: args::Create, out: Out) -> Res
     if args.sequential {
         create = create.sequential();
     }
+    if args.container {
+        create = create.container();
+    }
+    if let Some(time) = args.ttl {
+        create = create.ttl(time);
+    }
     if args.parents {
         create = create.parents();
+    }
+    if args.or_set {
+        create = create.or_set();
+    }
+    if !args.acl.is_empty() {
+        create = create.acl(AccessList(acl::grants(client, &args.acl)?));
     }
     if let Some(fence) = args.fence {
         create = create.fenced(fence);
     }
     let created = create.await.writing()?;
-    let at = At { path: created.path.as_str(), stat: &created.stat };
+    let replaced = args.or_set.then_some(created.replaced);
+    let written = Written { replaced, ..Written::new(created.path.as_str(), &created.stat) };
     // The output of a command that follows is its own.
     if args.command.is_empty() {
-        out.show(&at, |at| written("created", at))?;
+        let what = if created.replaced { "set" } else { "created" };
+        out.show(&written, |written| line(what, written.path, &created.stat))?;
     }
     if args.ephemeral {
         return hold::ephemeral(client, &created, &args.command, out).await;
@@ -58,25 +77,8 @@ pub(crate) async fn create(client: &Client, args: args::Create, out: Out) -> Res
     Ok(DONE)
 }
 
-fn written(what: &str, at: &At<'_>) -> String {
-    format!("{what} {}  version {}  zxid {}", at.path, at.stat.version, at.stat.modified)
-}
-
-pub(crate) async fn get(client: &Client, args: &args::Get, out: Out) -> Result<u8, Failure> {
-    let mut get = client.at(&args.path).get();
-    if args.stale {
-        get = get.stale();
-    }
-    let znode = get.await.reading()?;
-    if out.json {
-        out.json(&Got { path: &args.path, data: Json::of(&znode.data), stat: &znode.stat })?;
-    } else if out::is_terminal() {
-        // The prompt begins on a line of its own; a pipe gets the bytes and nothing else.
-        out.text(&String::from_utf8_lossy(&znode.data))?;
-    } else {
-        out.bytes(&znode.data)?;
-    }
-    Ok(DONE)
+fn line(what: &str, path: &str, stat: &Stat) -> String {
+    format!("{what} {path}  version {}  zxid {}", stat.version, stat.modified)
 }
 
 pub(crate) async fn set(client: &Client, args: args::Set, out: Out) -> Result<u8, Failure> {
@@ -91,22 +93,54 @@ pub(crate) async fn set(client: &Client, args: args::Set, out: Out) -> Result<u8
         set = set.fenced(fence);
     }
     let stat = set.await.writing()?;
-    out.show(&At { path: &args.path, stat: &stat }, |at| written("set", at))?;
+    out.show(&Written::new(&args.path, &stat), |written| line("set", written.path, &stat))?;
+    Ok(DONE)
+}
+
+pub(crate) async fn update(client: &Client, args: args::Update, out: Out) -> Result<u8, Failure> {
+    let at = client.at(&args.path);
+    let args::Update { path, add, min, max, append, swap, or_create, if_version, fence } = args;
+    // Of numbers and of bytes alike, which are two types.
+    macro_rules! send {
+        ($edit:expr) => {{
+            let mut edit = $edit;
+            if or_create {
+                edit = edit.or_create();
+            }
+            if let Some(version) = if_version {
+                edit = edit.if_version(version);
+            }
+            if let Some(fence) = fence {
+                edit = edit.fenced(fence);
+            }
+            edit.await.writing()?
+        }};
+    }
+    let number = match (add, min, max) {
+        (Some(number), _, _) => Some(at.add(number)),
+        (_, Some(number), _) => Some(at.min(number)),
+        (_, _, Some(number)) => Some(at.max(number)),
+        _ => None,
+    };
+    let (number, stat) = match (number, append, swap.as_deref()) {
+        (Some(edit), _, _) => {
+            let edited = send!(edit);
+            (Some(edited.number), edited.stat)
+        }
+        (None, Some(text), _) => (None, send!(at.append(text))),
+        (None, None, Some([expected, data])) => (None, send!(at.swap(expected.clone(), data.clone()))),
+        (None, None, _) => return Err(Failure::Usage("say how: --add, --min, --max, --append or --swap".to_owned())),
+    };
+    let written = Written { number, ..Written::new(&path, &stat) };
+    out.show(&written, |written| match written.number {
+        Some(number) => line("set", &format!("{} = {number}", written.path), &stat),
+        None => line("set", written.path, &stat),
+    })?;
     Ok(DONE)
 }
 
 pub(crate) async fn delete(client: &Client, args: args::Delete, out: Out) -> Result<u8, Failure> {
-    let mut delete = client.at(&args.path).delete();
-    if args.recursive {
-        delete = delete.recursive();
-    }
-    if let Some(version) = args.if_version {
-        delete = delete.if_version(version);
-    }
-    if let Some(fence) = args.fence {
-        delete = delete.fenced(fence);
-    }
-    let deleted = delete.await.writing()?;
+    let deleted = if args.in_parts { in_parts(client, &args, out).await? } else { whole(client, &args).await? };
     out.show(&Deleted { path: &args.path, deleted }, |done| {
         if done.deleted == 1 {
             format!("deleted {}", done.path)
@@ -117,56 +151,55 @@ pub(crate) async fn delete(client: &Client, args: args::Delete, out: Out) -> Res
     Ok(DONE)
 }
 
-pub(crate) async fn stat(client: &Client, args: &args::Stat, out: Out) -> Result<u8, Failure> {
-    let Some(stat) = client.at(&args.path).stat().await.reading()? else {
-        let path = Path::parse(&args.path).map_err(conclave_client::Error::from).reading()?;
-        return Err(conclave_client::Error::Refused(Refusal::NoZnode { path }).reading());
-    };
-    out.show(&At { path: &args.path, stat: &stat }, |at| stat::text(at.path, at.stat))?;
-    Ok(DONE)
+async fn whole(client: &Client, args: &args::Delete) -> Result<u64, Failure> {
+    let mut delete = client.at(&args.path).delete();
+    if args.recursive {
+        delete = delete.recursive();
+    }
+    if let Some(version) = args.if_version {
+        delete = delete.if_version(version);
+    }
+    if let Some(fence) = args.fence.clone() {
+        delete = delete.fenced(fence);
+    }
+    delete.await.writing()
+}
+
+/// Piece by piece. What is not there is refused, as by the other way; later, it is what was wanted.
+async fn in_parts(client: &Client, args: &args::Delete, out: Out) -> Result<u64, Failure> {
+    let mut parts = client.at(&args.path).delete_all();
+    if let Some(fence) = args.fence.clone() {
+        parts = parts.fenced(fence);
+    }
+    let first = parts.part().await.writing()?;
+    if !first.more {
+        return Ok(first.count);
+    }
+    let mut progress = Progress::new(out);
+    let parts = parts.on_part(move |gone| {
+        progress.show(|| format!("{} znodes deleted …", first.count + gone));
+    });
+    Ok(first.count + parts.await.writing()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use conclave_client::{SessionId, Zxid};
+    use conclave_client::Zxid;
     use serde_json::json;
 
     use super::*;
 
-    fn sample() -> Stat {
-        Stat {
-            created: Zxid(12),
-            modified: Zxid(14),
-            children_modified: Zxid(12),
-            version: 1,
-            children_version: 0,
-            created_ms: 1_000,
-            modified_ms: 2_000,
-            owner: Some(SessionId(7)),
-            data_bytes: 2,
-            children: 0,
-        }
-    }
-
-    #[test]
-    fn get_is_path_data_and_stat() {
-        let got = Got { path: "/a", data: Json::of(b"v1"), stat: &sample() };
-        assert_eq!(
-            serde_json::to_value(got).unwrap(),
-            json!({ "path": "/a", "data": "v1", "stat": {
-                "created": 12, "modified": 14, "children_modified": 12, "version": 1, "children_version": 0,
-                "created_ms": 1000, "modified_ms": 2000, "owner": 7, "data_bytes": 2, "children": 0,
-            }})
-        );
-    }
-
     #[test]
     fn what_was_written_is_told_with_version_and_zxid() {
-        let stat = sample();
-        let at = At { path: "/a", stat: &stat };
-        assert_eq!(written("set", &at), "set /a  version 1  zxid 14");
-        let keys = serde_json::to_value(&at).unwrap();
-        assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["path", "stat"]);
+        let stat = Stat { version: 1, modified: Zxid(14), ..Stat::default() };
+        assert_eq!(line("set", "/a", &stat), "set /a  version 1  zxid 14");
+        let keys = |written: Written<'_>| {
+            let value = serde_json::to_value(written).unwrap();
+            value.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(keys(Written::new("/a", &stat)), ["path", "stat"]);
+        let all = Written { replaced: Some(true), number: Some(5), ..Written::new("/a", &stat) };
+        assert_eq!(keys(all), ["number", "path", "replaced", "stat"]);
         let deleted = Deleted { path: "/a", deleted: 3 };
         assert_eq!(serde_json::to_value(deleted).unwrap(), json!({ "path": "/a", "deleted": 3 }));
     }

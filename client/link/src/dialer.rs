@@ -1,6 +1,6 @@
 //! The dialling end: connections to members, on either plane.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ impl Dialer {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let address = any_port(to);
+        let address = any_port(to, self.tuning.dial_from);
         let bound = |source| Error::Bind { address, source: Arc::new(source) };
         let socket = socket::open(address, self.tuning.socket_buffer).map_err(bound)?;
         let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).map_err(bound)?;
@@ -175,11 +175,12 @@ impl State {
     }
 }
 
-const fn any_port(to: SocketAddr) -> SocketAddr {
-    match to {
-        SocketAddr::V4(_) => SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        SocketAddr::V6(_) => SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-    }
+fn any_port(to: SocketAddr, from: Option<IpAddr>) -> SocketAddr {
+    let any = match to {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(from.filter(|from| from.is_ipv4() == to.is_ipv4()).unwrap_or(any), 0)
 }
 
 /// Returns when the system says that the port is closed, else never.
@@ -213,7 +214,7 @@ async fn watch_port(connection: quinn::Connection, address: SocketAddr) {
 
 async fn nobody_listens(address: SocketAddr) {
     let probe = async {
-        let socket = tokio::net::UdpSocket::bind(any_port(address)).await?;
+        let socket = tokio::net::UdpSocket::bind(any_port(address, None)).await?;
         socket.connect(address).await?;
         socket.send(&[0]).await?;
         loop {

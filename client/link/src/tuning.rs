@@ -1,5 +1,6 @@
 //! The numbers of a link that an installation may want to change, and QUIC's settings made of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Tuning {
     pub handshakes_max: usize,
     /// How many connections a listener holds. Default 10,000.
     pub connections_max: usize,
+    /// The address that a dialer dials from, to others of its family. Default none: the system chooses.
+    pub dial_from: Option<IpAddr>,
 }
 
 impl Default for Tuning {
@@ -45,6 +48,7 @@ impl Default for Tuning {
             socket_buffer: 8 << 20,
             handshakes_max: 256,
             connections_max: 10_000,
+            dial_from: None,
         }
     }
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{MemberId, Path, Refusal, SessionId, Stat, Zxid};
+use crate::plugin::{ParkedCall, PluginInfo};
+use crate::{AccessList, MemberId, Path, Refusal, SessionId, Stat, Zxid};
 
 /// What a write gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,17 +22,47 @@ pub enum Value {
         /// The stat afterwards.
         stat: Stat,
     },
+    /// The data is this number now.
+    Number {
+        /// It.
+        number: i64,
+        /// The stat afterwards.
+        stat: Stat,
+    },
     /// So many znodes were deleted.
     Deleted {
         /// How many.
         count: u64,
     },
+    /// A part of a subtree was deleted.
+    Pruned {
+        /// How many znodes.
+        count: u64,
+        /// There are more: ask again.
+        more: bool,
+    },
+    /// The access list was set.
+    Acl {
+        /// The stat afterwards.
+        stat: Stat,
+    },
     /// The check held.
     Checked,
     /// All steps were done; one value for each.
     Multi(Vec<Self>),
-    /// What the procedure returned.
+    /// What the procedure returned: CBOR, as long as the plugin keeps to its world.
     Called(Bytes),
+    /// The procedure parked: what it returns in the end comes as a completion of this write's sequence.
+    Parked,
+    /// The call was cancelled: whatever it returned, or was to return, is given back.
+    Cancelled,
+    /// The chunk is there.
+    Uploaded,
+    /// The component is to become active, or a shadow: once enough members are ready. Or, what was to be done to the plugin is
+    /// done.
+    Managed(Box<PluginInfo>),
+    /// The plugin is gone.
+    Removed,
     /// A session was opened.
     Opened {
         /// Its number.
@@ -41,6 +72,8 @@ pub enum Value {
     },
     /// The session was closed.
     Closed,
+    /// The other session has ended.
+    Ended,
 }
 
 /// A write's answer: stored with the session and told once it is durable and applied.
@@ -51,10 +84,36 @@ pub type Outcome = Result<Value, Refusal>;
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Its stat.
-    pub stat: Stat,
+    /// Its stat, when asked for.
+    pub stat: Option<Stat>,
     /// Its data, when asked for.
     pub data: Option<Bytes>,
+}
+
+/// A znode's data and stat at some zxid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Present {
+    /// Its data.
+    pub data: Bytes,
+    /// Its stat.
+    pub stat: Stat,
+}
+
+/// An open session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its number: the zxid that opened it.
+    pub session: SessionId,
+    /// Whose it is.
+    pub principal: String,
+    /// Its timeout, milliseconds.
+    pub timeout_ms: u64,
+    /// How many ephemeral znodes it owns.
+    pub ephemerals: u64,
+    /// Writes that it has sent so far.
+    pub writes: u64,
+    /// Replies to them that it has not acknowledged.
+    pub unacknowledged: u64,
 }
 
 /// A page of children.
@@ -129,6 +188,42 @@ pub enum Answer {
     Exists(Option<Stat>),
     /// Of `children`.
     Page(Page),
+    /// Of `many`: in the order of the paths.
+    Many(Vec<Option<Present>>),
+    /// Of `count`.
+    Count(u64),
+    /// Of `acl`.
+    Acl {
+        /// The list.
+        acl: AccessList,
+        /// The stat.
+        stat: Stat,
+    },
+    /// Of `owned`.
+    Owned {
+        /// The znodes, in order of creation.
+        paths: Vec<Path>,
+        /// There are more after this cursor.
+        next: Option<u64>,
+    },
+    /// Of `sessions`.
+    Sessions {
+        /// By number.
+        sessions: Vec<SessionInfo>,
+        /// There are more after the last of these.
+        more: bool,
+    },
+    /// Of `call`: what the query returned.
+    Called(Bytes),
+    /// Of `plugins`: by name.
+    Plugins(Vec<PluginInfo>),
+    /// Of `calls`.
+    Calls {
+        /// By ticket.
+        calls: Vec<ParkedCall>,
+        /// There are more after the last of these.
+        more: bool,
+    },
     /// Of `status`.
     Status(Box<Status>),
     /// The watch stands: every matching change after `since` (asked for, or the answer's zxid) will be told.

@@ -1,19 +1,19 @@
 //! The frames of the client plane: what a client sends, and what a member sends.
 //!
 //! A connection has one ordered stream. The client says [`Hello`] first and the member [`Welcome`]. After that replies
-//! leave in the order of the requests ([`Consistency::Stale`](crate::Consistency) reads and heartbeats excepted), and
+//! leave in the order of the requests ([`Stale`](Consistency::Stale) and [`Within`](Consistency::Within) reads and heartbeats excepted), and
 //! every event of a zxid leaves before any reply with that zxid or a later one.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Change, Consistency, Fence, MemberId, Nonce, Op, PushBack, Query, Refusal, SessionId, WatchId,
+    Answer, Change, Consistency, Fence, MemberId, Nonce, Op, Present, PushBack, Query, Refusal, SessionId, WatchId,
     WatchRequest, Zxid,
 };
 
 /// The version of this protocol; a member that does not speak it says which it speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Numbers a request on its connection: rises, starts at 1.
 pub type RequestId = u64;
@@ -37,6 +37,8 @@ pub struct Hello {
     pub attach: Option<Attach>,
     /// The highest zxid that the client has seen: the member must not show it anything older.
     pub seen: Zxid,
+    /// The cluster that it has seen it in: zxids of another one mean nothing here.
+    pub cluster: Option<String>,
 }
 
 /// Where clients reach a member.
@@ -102,6 +104,8 @@ pub enum ClientMessage {
         sequence: u64,
         /// The lowest sequence whose reply the client has not got: replies below it are forgotten.
         floor: u64,
+        /// Sequences of parked calls whose completion the client has got: these are forgotten too.
+        completed: Vec<u64>,
         /// Only while this holds.
         fence: Option<Fence>,
         /// What to do.
@@ -172,6 +176,16 @@ pub enum ServerMessage {
         /// CBOR of an [`Outcome`](crate::Outcome): the stored bytes, never encoded twice.
         outcome: Bytes,
     },
+    /// The outcome of a parked call of the connection's session. It comes behind the reply that says that it parked, and
+    /// again on each new connection until the client has named its sequence in a write.
+    Completed {
+        /// The call's sequence in the session.
+        sequence: u64,
+        /// The zxid of the run that ended it.
+        zxid: Zxid,
+        /// CBOR of an [`Outcome`](crate::Outcome): the stored bytes, never encoded twice.
+        outcome: Bytes,
+    },
     /// A read's, watch's or heartbeat's answer.
     Answer {
         /// Of which request.
@@ -196,6 +210,9 @@ pub enum ServerMessage {
         zxid: Zxid,
         /// Those that match, in order.
         changes: Vec<Change>,
+        /// For a watch with data: of each of these changes what the znode holds at the time of telling, which is that
+        /// transaction or a later one; none when it is gone then, or may not be read. Otherwise empty.
+        present: Vec<Option<Present>>,
     },
     /// Changes up to this zxid are not told, because they are no longer kept or were too many: read the present state.
     /// Later ones are told (a one-shot watch has ended).

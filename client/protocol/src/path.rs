@@ -47,6 +47,13 @@ pub enum PathError {
     },
 }
 
+/// The root.
+impl Default for Path {
+    fn default() -> Self {
+        Self::root()
+    }
+}
+
 impl Path {
     /// The root, `/`.
     #[must_use]

@@ -41,6 +41,66 @@ pub enum Refusal {
         /// How many.
         children: u64,
     },
+    /// There is such a znode, and it is of another kind than the one to be created or set.
+    #[error("{path} exists and is {actual}, you want it {wanted}")]
+    OtherKind {
+        /// Its path.
+        path: Path,
+        /// What it is, in words.
+        actual: String,
+        /// What it should be, in words.
+        wanted: String,
+    },
+    /// What a check demanded is not so.
+    #[error("{path} has {actual}, you said {expected}")]
+    CheckFailed {
+        /// Which znode.
+        path: Path,
+        /// What it has, in words.
+        actual: String,
+        /// What was demanded, in words.
+        expected: String,
+    },
+    /// Its data can't be calculated with.
+    #[error("the data of {path} {why}")]
+    BadNumber {
+        /// Which znode.
+        path: Path,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nobody could set the access list again.
+    #[error("the access list for {path} allows nobody to administer it")]
+    LocksOut {
+        /// Which znode.
+        path: Path,
+    },
+    /// Its access list has another version.
+    #[error("the access list of {path} is at version {actual}, you said {expected}")]
+    BadAclVersion {
+        /// Which znode.
+        path: Path,
+        /// The version that it has.
+        actual: u64,
+        /// The version that the request named.
+        expected: u64,
+    },
+    /// No transaction has that number yet.
+    #[error("{zxid} is not reached yet, the last transaction is {last}")]
+    FutureZxid {
+        /// What was named.
+        zxid: Zxid,
+        /// The last one.
+        last: Zxid,
+    },
+    /// The client was talking to another cluster, or resumes from one.
+    #[error("this is cluster {actual}, what you go on from is of cluster {expected}")]
+    OtherCluster {
+        /// The cluster that the client means.
+        expected: String,
+        /// The cluster that it reached.
+        actual: String,
+    },
     /// The parent is ephemeral and belongs to another session, or the child would outlive it.
     #[error("{path} is ephemeral: only ephemeral znodes of its own session can be created below it")]
     EphemeralParent {
@@ -67,7 +127,7 @@ pub enum Refusal {
     Fenced {
         /// What the request carried.
         fence: Fence,
-        /// The zxid of the holder znode now, if there is one.
+        /// The zxid of the holder znode now, if there is one that may be read.
         actual: Option<Zxid>,
     },
     /// The principal may not do this.
@@ -133,6 +193,81 @@ pub enum Refusal {
         /// The procedure's.
         procedure: String,
     },
+    /// The plugin has no such query.
+    #[error("plugin {plugin} has no query {query}")]
+    NoQuery {
+        /// The plugin's name.
+        plugin: String,
+        /// The query's.
+        query: String,
+    },
+    /// A plugin of that name is installed already.
+    #[error("a plugin {plugin} is installed already, version {version}")]
+    PluginExists {
+        /// The name.
+        plugin: String,
+        /// Its version.
+        version: String,
+    },
+    /// The arguments are not those that the procedure takes.
+    #[error("{plugin} {procedure}: {why}")]
+    BadArguments {
+        /// The plugin's name.
+        plugin: String,
+        /// The procedure's or query's.
+        procedure: String,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// The plugin does not run: it was disabled or suspended, or is not active yet.
+    #[error("plugin {plugin} is {state}")]
+    PluginDisabled {
+        /// Its name.
+        plugin: String,
+        /// What it is, in words, and why.
+        state: String,
+    },
+    /// A call that parked was woken by what holds already, again and again; or triggers ran triggers too deep.
+    #[error("plugin {plugin} goes round in circles: {why}")]
+    PluginLoop {
+        /// Its name.
+        plugin: String,
+        /// How.
+        why: String,
+    },
+    /// The component can't be a plugin of this cluster.
+    #[error("the component can't be installed as {plugin}: {why}")]
+    PluginUnfit {
+        /// The name that it was to have.
+        plugin: String,
+        /// Why not.
+        why: String,
+    },
+    /// The plugin was not allowed that at its installation.
+    #[error("plugin {plugin} may not {action} {path}")]
+    PluginNotAllowed {
+        /// Its name.
+        plugin: String,
+        /// What it wanted to do.
+        action: String,
+        /// Where.
+        path: Path,
+    },
+    /// The run may only read.
+    #[error("{what} may only read")]
+    ReadOnly {
+        /// What kind of run it is.
+        what: String,
+    },
+    /// The call was cancelled.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The call has ended, and its end was acknowledged: there is nothing to cancel any more.
+    #[error("the call of sequence {sequence} is done, and its end was acknowledged")]
+    AlreadyDone {
+        /// Its sequence.
+        sequence: u64,
+    },
     /// The plugin said no.
     #[error("{plugin}: {message}")]
     PluginRefused {
@@ -175,6 +310,13 @@ impl Refusal {
             Self::ZnodeExists { .. } => "znode-exists",
             Self::BadVersion { .. } => "bad-version",
             Self::NotEmpty { .. } => "not-empty",
+            Self::OtherKind { .. } => "other-kind",
+            Self::CheckFailed { .. } => "check-failed",
+            Self::BadNumber { .. } => "bad-number",
+            Self::LocksOut { .. } => "locks-out",
+            Self::BadAclVersion { .. } => "bad-acl-version",
+            Self::FutureZxid { .. } => "future-zxid",
+            Self::OtherCluster { .. } => "other-cluster",
             Self::EphemeralParent { .. } => "ephemeral-parent",
             Self::NoSession { .. } => "no-session",
             Self::SessionOver { .. } => "session-over",
@@ -187,8 +329,70 @@ impl Refusal {
             Self::Step { cause, .. } => cause.code(),
             Self::NoPlugin { .. } => "no-plugin",
             Self::NoProcedure { .. } => "no-procedure",
+            Self::NoQuery { .. } => "no-query",
+            Self::PluginExists { .. } => "plugin-exists",
+            Self::BadArguments { .. } => "bad-arguments",
+            Self::PluginDisabled { .. } => "plugin-disabled",
+            Self::PluginLoop { .. } => "plugin-loop",
+            Self::PluginUnfit { .. } => "plugin-unfit",
+            Self::PluginNotAllowed { .. } => "plugin-not-allowed",
+            Self::ReadOnly { .. } => "read-only",
+            Self::Cancelled => "cancelled",
+            Self::AlreadyDone { .. } => "already-done",
             Self::PluginRefused { .. } => "plugin-refused",
             Self::PluginFailed { .. } => "plugin-failed",
+        }
+    }
+}
+
+impl Refusal {
+    /// The same refusal with every path in it, however deep, put through `map`: for a client that shows other paths than
+    /// the members know. Words that people wrote stay as they are.
+    #[must_use]
+    pub fn map_paths(self, map: &dyn Fn(&Path) -> Path) -> Self {
+        match self {
+            Self::NoZnode { path } => Self::NoZnode { path: map(&path) },
+            Self::ZnodeExists { path } => Self::ZnodeExists { path: map(&path) },
+            Self::BadVersion { path, actual, expected } => Self::BadVersion { path: map(&path), actual, expected },
+            Self::NotEmpty { path, children } => Self::NotEmpty { path: map(&path), children },
+            Self::OtherKind { path, actual, wanted } => Self::OtherKind { path: map(&path), actual, wanted },
+            Self::CheckFailed { path, actual, expected } => Self::CheckFailed { path: map(&path), actual, expected },
+            Self::BadNumber { path, why } => Self::BadNumber { path: map(&path), why },
+            Self::LocksOut { path } => Self::LocksOut { path: map(&path) },
+            Self::BadAclVersion { path, actual, expected } => {
+                Self::BadAclVersion { path: map(&path), actual, expected }
+            }
+            Self::EphemeralParent { path } => Self::EphemeralParent { path: map(&path) },
+            Self::Fenced { fence: Fence { path, zxid }, actual } => {
+                Self::Fenced { fence: Fence { path: map(&path), zxid }, actual }
+            }
+            Self::NotAllowed { principal, action, path } => Self::NotAllowed { principal, action, path: map(&path) },
+            Self::PluginNotAllowed { plugin, action, path } => {
+                Self::PluginNotAllowed { plugin, action, path: map(&path) }
+            }
+            Self::Step { step, cause } => Self::Step { step, cause: Box::new(cause.map_paths(map)) },
+            // All that is left, by name: a new one must be thought about here.
+            Self::FutureZxid { .. }
+            | Self::OtherCluster { .. }
+            | Self::NoSession { .. }
+            | Self::SessionOver { .. }
+            | Self::Limit { .. }
+            | Self::DiskFull { .. }
+            | Self::BadPath { .. }
+            | Self::BadRequest { .. }
+            | Self::NoPlugin { .. }
+            | Self::NoProcedure { .. }
+            | Self::NoQuery { .. }
+            | Self::PluginExists { .. }
+            | Self::BadArguments { .. }
+            | Self::PluginDisabled { .. }
+            | Self::PluginLoop { .. }
+            | Self::PluginUnfit { .. }
+            | Self::ReadOnly { .. }
+            | Self::Cancelled
+            | Self::AlreadyDone { .. }
+            | Self::PluginRefused { .. }
+            | Self::PluginFailed { .. } => self,
         }
     }
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{MemberId, Refusal, Role, Zxid};
+use crate::plugin::{LogLine, PluginStats};
+use crate::{Consistency, MemberId, Path, Refusal, Role, Stat, Zxid, limits};
 
 /// What a side stream is for: its first frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +20,32 @@ pub enum SideRequest {
         /// It must hold this transaction and all before it.
         at_least: Zxid,
     },
+    /// A znode and all below it, as of one zxid. Answered by [`SideMessage::Subtree`], then [`SideMessage::Znodes`], then
+    /// [`SideMessage::End`].
+    Subtree {
+        /// The top.
+        path: Path,
+        /// With data.
+        data: bool,
+        /// How fresh it must be.
+        consistency: Consistency,
+        /// It must hold this transaction: what the client has seen.
+        seen: Zxid,
+    },
     /// How every member is doing. Answered by [`SideMessage::Health`], without a leader too.
     Health,
+    /// What the members know of the runs of plugins. Answered by [`SideMessage::PluginStats`].
+    PluginStats {
+        /// Only of this one.
+        plugin: Option<String>,
+    },
+    /// Lines of a plugin's log, of the member that leads. Answered by [`SideMessage::PluginLog`].
+    PluginLog {
+        /// Whose.
+        plugin: String,
+        /// Only those after this number.
+        after: u64,
+    },
     /// A change of who belongs to the cluster. Answered by [`SideMessage::Done`].
     Cluster(ClusterRequest),
 }
@@ -60,6 +85,14 @@ pub enum SideMessage {
     Working,
     /// A backup begins.
     Backup(Backup),
+    /// A subtree begins.
+    Subtree {
+        /// The state that it is read from.
+        zxid: Zxid,
+    },
+    /// Its next znodes: parents before children, in order of the names' bytes among siblings. What the principal may not
+    /// read is left out, with all below it.
+    Znodes(Vec<TreeEntry>),
     /// The next bytes of its file.
     Chunk {
         /// [`sum`] of them.
@@ -69,11 +102,20 @@ pub enum SideMessage {
     },
     /// The file is complete.
     End {
-        /// Bytes of it.
+        /// Bytes of it; of a subtree, how many znodes.
         bytes: u64,
     },
     /// How everybody is.
     Health(Box<Health>),
+    /// By plugin and member; members that do not answer are missing.
+    PluginStats(Vec<PluginStats>),
+    /// In order; at most some hundred, so ask on.
+    PluginLog {
+        /// Whose numbers they have: another member's begin anew.
+        member: MemberId,
+        /// They.
+        lines: Vec<LogLine>,
+    },
     /// It is done, or was so already.
     Done,
     /// The change of membership is not made, and why.
@@ -94,8 +136,19 @@ pub enum SideMessage {
 
 /// Bytes of a backup's file in one frame, at most.
 pub const CHUNK_BYTES: usize = 256 << 10;
-/// Bytes of a frame on a side stream, at most: a chunk, or the health of many members.
-pub const SIDE_FRAME_BYTES: usize = 1 << 20;
+/// Bytes of a frame on a side stream, at most: a chunk, a znode with its data, the health of many members.
+pub const SIDE_FRAME_BYTES: usize = limits::FRAME_BYTES;
+
+/// One znode of a subtree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeEntry {
+    /// Where it is.
+    pub path: Path,
+    /// Its stat.
+    pub stat: Stat,
+    /// Its data, when asked for.
+    pub data: Option<Bytes>,
+}
 
 /// The checksum of a chunk: XXH3. TLS guards the way; this finds a member's or a client's broken memory.
 #[must_use]

@@ -89,6 +89,7 @@ impl Driver {
             }
             let round = self.roster.round();
             let mut definite = true;
+            let mut foreign = Foreign::default();
             let mut left = round.as_slice();
             while !left.is_empty() {
                 let (wire, at, rest) = match self.dial_in_turn(left, &mut definite).await {
@@ -100,6 +101,8 @@ impl Driver {
                 match self.greet(wire).await {
                     Ok(Some(wire)) => {
                         if let Some(told) = self.told.take() {
+                            // Before whoever waits for it looks.
+                            self.desk.settle();
                             // Nobody waits any more: the commands' channel tells.
                             let _ = told.send(Ok(()));
                         }
@@ -108,6 +111,7 @@ impl Driver {
                     Ok(None) => return None,
                     Err(reason) => {
                         definite &= reason.definite;
+                        foreign.count(&reason);
                         let endpoint = self.roster.current().to_owned();
                         tracing::debug!(endpoint, why = reason.why, "no welcome");
                         self.desk.failed(&endpoint, reason);
@@ -117,6 +121,10 @@ impl Driver {
             }
             self.roster.failures += 1;
             self.dial.refresh();
+            if let Some(error) = foreign.verdict(self.desk.machine.home(), round.len()) {
+                self.desk.over = Some(error);
+                return None;
+            }
             let over = definite || Moment::now().since(begun) >= self.connect_timeout;
             if over && let Some(told) = self.told.take() {
                 let none = NoConnection { attempts: self.desk.attempts.attempts.clone() };
@@ -221,6 +229,9 @@ impl Driver {
             ServerMessage::Welcome(welcome) => welcome,
             ServerMessage::Goodbye { refusal } => {
                 let why = refusal.to_string();
+                if let Refusal::OtherCluster { actual, .. } = refusal {
+                    return Err(Reason { definite: true, foreign: Some(actual), ..Reason::new(why) });
+                }
                 if matches!(refusal, Refusal::SessionOver { .. }) {
                     self.desk.machine.handle_message(now, ServerMessage::Goodbye { refusal });
                 }
@@ -232,9 +243,10 @@ impl Driver {
             ServerMessage::PushBack { why, .. } => return Err(Reason::new(format!("it is not ready ({why:?})"))),
             _ => return Err(Reason::new("it does not speak this protocol")),
         };
-        if let Some(wanted) = self.cluster.as_ref().filter(|wanted| **wanted != welcome.cluster) {
+        let wanted = self.cluster.as_deref().or(self.desk.machine.home());
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != welcome.cluster) {
             let why = format!("it is of cluster {}, not {wanted}", welcome.cluster);
-            return Err(Reason { definite: true, ..Reason::new(why) });
+            return Err(Reason { definite: true, foreign: Some(welcome.cluster), ..Reason::new(why) });
         }
         self.desk.machine.handle_welcome(now, &welcome).map_err(Reason::new)?;
         self.roster.learn(&welcome);
@@ -244,6 +256,29 @@ impl Driver {
         tracing::debug!(%member, endpoint = self.roster.current(), "connected");
         self.desk.shared.connected_to(Peer { endpoint: self.roster.current().to_owned(), member, cluster, principal });
         Ok(())
+    }
+}
+
+/// The endpoints of a round that are of another cluster.
+#[derive(Default)]
+struct Foreign {
+    count: usize,
+    cluster: String,
+}
+
+impl Foreign {
+    fn count(&mut self, reason: &Reason) {
+        if let Some(cluster) = &reason.foreign {
+            self.count += 1;
+            self.cluster.clone_from(cluster);
+        }
+    }
+
+    /// Most of the endpoints have become those of another cluster than the client's: that does not pass by waiting.
+    /// Fewer may be a mistake in the configuration, while the others are down.
+    fn verdict(self, home: Option<&str>, endpoints: usize) -> Option<Error> {
+        let expected = home.filter(|_| 2 * self.count > endpoints)?.to_owned();
+        Some(Error::Refused(Refusal::OtherCluster { expected, actual: self.cluster }))
     }
 }
 

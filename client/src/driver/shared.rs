@@ -1,7 +1,7 @@
 //! What handles read without asking the driver: state, lease, the last zxid.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use conclave_protocol::{WatchId, Zxid};
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::client::Peer;
 use crate::clock::Moment;
+use crate::error::Error;
 use crate::session::State;
 use crate::wire::Opener;
 
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     peer: Mutex<Option<Peer>>,
     /// Opens side streams, while there is a connection.
     opener: watch::Sender<Option<Opener>>,
+    /// Why the client came to an end by itself.
+    end: OnceLock<Error>,
 }
 
 impl Default for Shared {
@@ -33,6 +36,7 @@ impl Default for Shared {
             watches: AtomicU64::new(1),
             peer: Mutex::new(None),
             opener: watch::Sender::new(None),
+            end: OnceLock::new(),
         }
     }
 }
@@ -51,6 +55,20 @@ impl Shared {
 
     pub(crate) fn peer(&self) -> Option<Peer> {
         self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The client has come to an end by itself, because of this.
+    pub(crate) fn ended(&self, error: Error) {
+        // The first reason stays.
+        let _ = self.end.set(error);
+    }
+
+    pub(crate) fn end(&self) -> Option<Error> {
+        self.end.get().cloned()
+    }
+
+    pub(crate) fn has_session(&self) -> bool {
+        self.lease().is_some()
     }
 
     pub(crate) fn may_open(&self, opener: Option<Opener>) {

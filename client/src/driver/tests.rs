@@ -1,5 +1,8 @@
 //! The driver and the handles against a member inside the process: no QUIC, no cluster, but real tasks and real time.
 
+mod calls;
+mod connecting;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -22,6 +25,8 @@ use crate::watch::WatchEvent;
 #[derive(Default)]
 struct Town {
     state: Mutex<Cluster>,
+    /// The cluster's id, by endpoint; `town` where none is said.
+    clusters: Mutex<HashMap<String, String>>,
     /// Cuts every connection.
     cut: Notify,
     /// What dialling an endpoint gives instead of a connection; none: it never answers.
@@ -40,6 +45,11 @@ struct Cluster {
     watches: Vec<WatchId>,
     since: Vec<Option<Zxid>>,
     closed: bool,
+    /// Parked calls, and what others have ended with.
+    parked: Vec<u64>,
+    completed: HashMap<u64, (Zxid, Stored)>,
+    /// Calls that were cancelled.
+    cancelled: Vec<u64>,
     /// Swallow so many of the replies that come next.
     swallow: usize,
 }
@@ -71,7 +81,12 @@ impl Town {
             if matches!(message, ClientMessage::Hello(_)) {
                 self.greeted.lock().unwrap().push(endpoint.clone());
             }
-            for answer in self.state.lock().unwrap().answer(message) {
+            for mut answer in self.state.lock().unwrap().answer(message) {
+                if let ServerMessage::Welcome(welcome) = &mut answer
+                    && let Some(cluster) = self.clusters.lock().unwrap().get(&endpoint)
+                {
+                    welcome.cluster.clone_from(cluster);
+                }
                 writer.push(&codec::encode(&answer)).unwrap();
             }
             if writer.flush().await.is_err() {
@@ -114,8 +129,8 @@ fn options(endpoints: &[&str]) -> Options {
 impl Cluster {
     fn answer(&mut self, message: ClientMessage) -> Vec<ServerMessage> {
         match message {
-            ClientMessage::Hello(hello) => vec![ServerMessage::Welcome(Box::new(Welcome {
-                version: 1,
+            ClientMessage::Hello(hello) => std::iter::once(ServerMessage::Welcome(Box::new(Welcome {
+                version: conclave_protocol::PROTOCOL_VERSION,
                 member: MemberId(1),
                 cluster: "town".into(),
                 principal: "client/test".into(),
@@ -123,14 +138,21 @@ impl Cluster {
                 zxid: Zxid(self.zxid),
                 endpoints: vec![Endpoint { member: MemberId(2), address: "learned:1".into() }],
                 attached: hello.attach.map(|_| conclave_protocol::Attached { timeout_ms: 10_000 }),
-            }))],
+            })))
+            .chain(self.completions())
+            .collect(),
             ClientMessage::Open { id, .. } => {
                 let opened = Value::Opened { session: SessionId(9), timeout_ms: 10_000 };
                 vec![reply(id, &(Zxid(self.zxid), Ok(opened)))]
             }
-            ClientMessage::Write { id, sequence, op, .. } => {
+            ClientMessage::Write { id, sequence, completed, op, .. } => {
                 if sequence == self.next {
                     self.next += 1;
+                    self.completed.retain(|sequence, _| !completed.contains(sequence));
+                    if let Some((outcome, events)) = self.of_calls(sequence, &op) {
+                        self.replies.insert(sequence, outcome);
+                        return self.told(events, reply(id, &self.replies[&sequence]));
+                    }
                     let (outcome, event) = self.carry_out(&op);
                     self.replies.insert(sequence, outcome);
                     return self.told(event, reply(id, &self.replies[&sequence]));
@@ -140,6 +162,10 @@ impl Cluster {
             ClientMessage::Once { id, nonce, op, .. } => {
                 if let Some(known) = self.onces.get(&nonce) {
                     return vec![reply(id, known)];
+                }
+                if matches!(op, Op::Call(_)) {
+                    let refusal = Refusal::NoSession { what: "this".into() };
+                    return vec![reply(id, &(Zxid(self.zxid), Err(refusal)))];
                 }
                 let (outcome, event) = self.carry_out(&op);
                 self.onces.insert(nonce, outcome.clone());
@@ -179,7 +205,12 @@ impl Cluster {
             other => panic!("{other:?}"),
         };
         let change = Change { kind: ChangeKind::Data, path: Path::root(), version: zxid.0 };
-        let event = |watch: &WatchId| ServerMessage::Event { watch: *watch, zxid, changes: vec![change.clone()] };
+        let event = |watch: &WatchId| ServerMessage::Event {
+            watch: *watch,
+            zxid,
+            changes: vec![change.clone()],
+            present: Vec::new(),
+        };
         ((zxid, Ok(value)), self.watches.iter().map(event).collect())
     }
 
@@ -227,21 +258,17 @@ async fn what_no_member_would_take_is_refused_here() {
     let code = |error: Error| error.refusal().unwrap().code();
     assert_eq!(code(client.at("x").get().await.unwrap_err()), "bad-path");
     assert_eq!(code(client.watch("/a//b").await.unwrap_err()), "bad-path");
-    let large = vec![0; limits::DATA_BYTES + 1];
+    let large = vec![0; limits::FRAME_BYTES];
     assert_eq!(code(client.at("/x").set(large.clone()).await.unwrap_err()), "limit");
-    assert_eq!(code(client.call("p", "f", large).await.unwrap_err()), "limit");
-    let step = |data: usize| {
-        conclave_protocol::Step::Set(conclave_protocol::Set {
-            path: Path::root(),
-            data: vec![0; data].into(),
-            if_version: None,
-        })
-    };
-    assert_eq!(code(client.multi((0..=limits::MULTI_STEPS).map(|_| step(0))).await.unwrap_err()), "limit");
-    assert_eq!(code(client.multi((0..5).map(|_| step(limits::DATA_BYTES))).await.unwrap_err()), "limit");
+    assert_eq!(code(client.call("p", "f").raw_args(large.clone()).await.unwrap_err()), "limit");
+    assert_eq!(code(client.transaction().set("/x", large).await.unwrap_err()), "limit");
+    assert_eq!(code(client.watch("/x").names("a/b").await.unwrap_err()), "bad-request");
+    let bookmark = crate::Bookmark { zxid: Zxid(1), cluster: "city".into() };
+    assert_eq!(code(client.watch("/x").resume(bookmark).await.unwrap_err()), "other-cluster");
+    let steps = client.transaction().check_exists("/x").set("/x", "").delete("x").set("/a//b", "");
     assert!(matches!(
-        client.multi([step(1), step(limits::DATA_BYTES + 1)]).await,
-        Err(Error::Refused(Refusal::Step { step: 1, .. }))
+        steps.await,
+        Err(Error::Refused(Refusal::Step { step: 2, cause })) if matches!(*cause, Refusal::BadPath { .. })
     ));
     assert_eq!(town.state.lock().unwrap().zxid, 0);
 }
@@ -330,54 +357,4 @@ async fn closing_tells_everybody() {
     // Closing is itself a transaction, and matches the watch of this member.
     assert!(watch.next().await.unwrap().is_ok());
     assert!(watch.next().await.is_none());
-}
-
-#[tokio::test]
-async fn connecting_says_at_once_why_no_endpoint_can_be_used() {
-    let town = town();
-    let definite = |why: &str, certificate| Some(Reason { why: why.into(), certificate, definite: true });
-    town.close("a:1", definite("nobody listens", false));
-    town.close("b:1", definite("the certificate has been revoked", true));
-    let connecting = tokio::time::timeout(Duration::from_secs(2), town.client(&["a:1", "b:1"]));
-    let Err(Error::NoConnection(none)) = connecting.await.expect("at once") else { panic!("connected") };
-    let mut said: Vec<_> = none.attempts.iter().map(|a| (a.endpoint.as_str(), a.why.as_str(), a.certificate)).collect();
-    said.sort_unstable();
-    assert_eq!(said, [("a:1", "nobody listens", false), ("b:1", "the certificate has been revoked", true),]);
-}
-
-#[tokio::test]
-async fn another_cluster_is_not_spoken_to() {
-    let town = town();
-    let error = town.client_with(options(&["a:1"]).with_cluster("city")).await.unwrap_err();
-    assert!(matches!(&error, Error::NoConnection(none) if none.attempts[0].why.contains("town")), "{error}");
-}
-
-#[tokio::test]
-async fn an_endpoint_that_never_answers_does_not_keep_the_others_waiting() {
-    let town = town();
-    for endpoint in ["a:1", "b:1", "c:1"] {
-        town.close(endpoint, None);
-    }
-    let begun = std::time::Instant::now();
-    town.client(&["a:1", "b:1", "c:1", "d:1"]).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
-    assert_eq!(*town.greeted.lock().unwrap(), ["d:1"]);
-}
-
-#[tokio::test]
-async fn a_request_without_a_connection_names_the_reasons_and_endpoints_are_learned() {
-    let town = town();
-    let client = town.client(&["a:1"]).await.unwrap();
-    town.close("a:1", Some(Reason::new("down")));
-    town.close("learned:1", Some(Reason::new("down too")));
-    town.cut.notify_waiters();
-    let mut states = client.states();
-    states.wait_for(|state| *state == State::Suspended).await.unwrap();
-    let error = client.at("/x").set("v").within(Duration::from_millis(500)).await.unwrap_err();
-    assert!(error.is_retryable());
-    let text = error.to_string();
-    assert!(text.contains("a:1: down") && text.contains("learned:1: down too"), "{text}");
-    town.closed.lock().unwrap().remove("learned:1");
-    client.at("/x").set("v").await.unwrap();
-    assert_eq!(client.peer().unwrap().endpoint, "learned:1");
 }

@@ -121,7 +121,7 @@ fn wrong_values_are_refused_by_name() {
         ("127.0.0.1:7101", ":7101", "endpoints"),
         ("127.0.0.1:7101", "h:99999", "endpoints"),
         ("session_timeout_ms = 4000", "session_timeout_ms = 100", "session_timeout_ms"),
-        ("session_timeout_ms = 4000", "session_timeout_ms = 400000", "session_timeout_ms"),
+        ("session_timeout_ms = 4000", "session_timeout_ms = 86400001", "session_timeout_ms"),
         ("request_timeout_ms = 1500", "request_timeout_ms = 0", "request_timeout_ms"),
     ] {
         let (top, _dir) = directory(&FULL.replace(from, to));

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use conclave_protocol::{
-    Answer, NO_REQUEST, Outcome as Stored, PushBack, Refusal, RequestId, ServerMessage, Value, Zxid, codec,
+    Answer, NO_REQUEST, Op, Outcome as Stored, PushBack, Refusal, RequestId, ServerMessage, Value, Zxid, codec,
 };
 
 use super::lease::Lease;
 use super::{Body, Done, Event, Flight, Machine, Presence, Ticket, What};
 use crate::clock::Moment;
-use crate::error::{Doubt, Error};
+use crate::error::{Doubt, Error, Outcome};
 
 /// So many times in a row a member may say that it is not ready before another is looked for.
 const NOT_READY: u32 = 3;
@@ -23,12 +23,24 @@ impl Machine {
                 Ok(outcome) => self.replied(id, zxid, outcome.map(Body::Value)),
                 Err(error) => self.leave(format!("a reply cannot be read: {error}")),
             },
+            ServerMessage::Completed { sequence, zxid, outcome } => match codec::decode::<Stored>(&outcome) {
+                Ok(outcome) => self.completed(sequence, zxid, outcome),
+                Err(error) => self.leave(format!("a completion cannot be read: {error}")),
+            },
             ServerMessage::Answer { id, zxid, answer } => self.replied(id, zxid, answer.map(Body::Answer)),
             ServerMessage::PushBack { id: NO_REQUEST, why } => self.leave(format!("pushed back: {why:?}")),
             ServerMessage::PushBack { id, why } => self.pushed_back(now, id, why),
-            ServerMessage::Event { watch, zxid, changes } => {
+            ServerMessage::Event { watch, zxid, changes, present } => {
+                // Whoever asked for the present data relies on it.
+                let with_data = self.watches.get(&watch).is_some_and(|standing| standing.request.data);
+                if with_data && present.len() != changes.len() {
+                    self.watches.remove(&watch);
+                    let error = Error::Mismatch { question: "a watch with data" };
+                    return self.events.push_back(Event::Ended { watch, error });
+                }
                 if self.told(watch, zxid) {
-                    self.events.push_back(Event::Changes { watch, zxid, changes });
+                    let present = if with_data { present } else { Vec::new() };
+                    self.events.push_back(Event::Changes { watch, zxid, changes, present });
                 }
             }
             ServerMessage::Resync { watch, zxid } => {
@@ -93,7 +105,11 @@ impl Machine {
         }
         self.streak = 0;
         self.not_ready = 0;
-        let over = matches!(answer, Err(Refusal::SessionOver { .. }));
+        // A request can be about another session.
+        let over = matches!(
+            (&answer, &self.presence),
+            (Err(Refusal::SessionOver { session }), Presence::Open(lease)) if lease.session == *session
+        );
         match (&request.what, &answer) {
             (What::Write { .. }, _) if over => return self.lose(),
             (What::Open { .. }, _) => return self.opened(ticket, zxid, answer),
@@ -108,7 +124,19 @@ impl Machine {
             (What::Write { .. } | What::Once { .. }, Ok(Body::Answer(_))) | (What::Read { .. }, Ok(Body::Value(_))) => {
                 return self.leave("an answer of the wrong kind");
             }
-            (What::Write { .. } | What::Once { .. } | What::Read { .. } | What::Unwatch(_), _) => {}
+            (What::Write { completed, op, .. }, _) => {
+                self.calls.heard(completed.as_deref().unwrap_or_default());
+                let outcome = |answer: Result<Body, Refusal>| answer.map(Body::into_value);
+                match op {
+                    Op::Call(_) => return self.call_answered(ticket, zxid, outcome(answer)),
+                    Op::Cancel { .. } if !request.caller => return self.cancel_answered(ticket, &outcome(answer)),
+                    _ => {}
+                }
+            }
+            (What::Once { op: Op::Call(_), .. }, Err(Refusal::NoSession { .. })) if request.caller => {
+                return self.in_session(ticket);
+            }
+            (What::Once { .. } | What::Read { .. } | What::Unwatch(_), _) => {}
         }
         if self.forget(ticket).is_some_and(|request| request.caller) {
             let closed = matches!(answer, Ok(Body::Value(Value::Closed)));
@@ -117,6 +145,22 @@ impl Machine {
                 self.lose();
             }
         }
+    }
+
+    /// A one-shot call needs a session, and did nothing: it is asked again with one.
+    fn in_session(&mut self, ticket: Ticket) {
+        if matches!(self.presence, Presence::Over) {
+            self.forget(ticket);
+            return self.done(ticket, Err(Error::SessionOver { outcome: Outcome::NotApplied }));
+        }
+        let Some(request) = self.requests.get_mut(&ticket) else { return };
+        if let What::Once { fence, op, .. } = &mut request.what {
+            let op = std::mem::replace(op, Op::Close);
+            request.what = What::write(fence.take(), op);
+        }
+        (request.sent, request.doubts) = (None, 0);
+        self.ordered.insert(ticket);
+        self.open();
     }
 
     fn opened(&mut self, ticket: Ticket, zxid: Zxid, answer: Result<Body, Refusal>) {

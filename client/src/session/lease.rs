@@ -111,6 +111,8 @@ impl Machine {
         let connected = self.connected.as_ref().is_some_and(|connected| !connected.leaving);
         match &self.presence {
             Presence::Over => State::Lost,
+            // From the moment that its end is asked for, whoever comes next may have what it owns.
+            Presence::Opening | Presence::Open(_) if self.closing.is_some() => State::Lost,
             Presence::Open(lease) if lease.ends() <= now => State::Lost,
             Presence::Open(lease) if !connected || !lease.confirmed || lease.doubtful() <= now => State::Suspended,
             Presence::None | Presence::Opening if !connected => State::Suspended,
@@ -156,6 +158,7 @@ impl Machine {
         }
         self.presence = Presence::Over;
         self.end_waiters(&|_| Err(Error::SessionOver { outcome: Outcome::NotApplied }));
+        self.end_calls(&|outcome| Error::SessionOver { outcome });
         let of_session = |what: &What| matches!(what, What::Write { .. } | What::Open { .. });
         let tickets: Vec<_> = self.requests.iter().filter(|(_, r)| of_session(&r.what)).map(|(t, _)| *t).collect();
         for ticket in tickets {

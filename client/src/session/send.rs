@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use conclave_protocol::{
-    Attach, ClientMessage, Hello, Nonce, PROTOCOL_VERSION, RequestId, WatchRequest, Welcome, Zxid, limits,
+    Attach, ClientMessage, Hello, Nonce, Op, PROTOCOL_VERSION, RequestId, WatchRequest, Welcome, Zxid, limits,
 };
 
 use super::{Connected, Flight, Machine, Presence, Ticket, What};
@@ -14,7 +14,7 @@ use crate::error::{Doubt, Error, Outcome};
 /// Requests on their way at a time; the rest of the member's own limit is left to heartbeats.
 const IN_FLIGHT: usize = limits::IN_FLIGHT - 16;
 /// How much longer than its deadline a one-shot write is remembered: for an answer that is under way.
-const REMEMBERED: Duration = Duration::from_secs(5);
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(5);
 /// How far ahead `until` may lie: less than the members' limit, as cluster time is only known to some seconds.
 const AHEAD: Duration = Duration::from_millis(limits::ONCE_AHEAD_MS - 5_000);
 /// How long a member may wait until it is as fresh as a read wants, when there is no session to say.
@@ -30,7 +30,7 @@ impl Machine {
             Presence::Open(lease) => Some(Attach { session: lease.session }),
             Presence::None | Presence::Opening | Presence::Over => None,
         };
-        Hello { versions: vec![PROTOCOL_VERSION], attach, seen: self.seen }
+        Hello { versions: vec![PROTOCOL_VERSION], attach, seen: self.seen, cluster: self.home.clone() }
     }
 
     /// The member has answered [`Machine::hello`]: everything unanswered is sent again on this connection.
@@ -41,6 +41,9 @@ impl Machine {
         if welcome.version != PROTOCOL_VERSION {
             return Err(format!("it speaks version {} of the protocol, we speak {PROTOCOL_VERSION}", welcome.version));
         }
+        if let Some(home) = self.home().filter(|home| *home != welcome.cluster) {
+            return Err(format!("it is of cluster {}, not {home}", welcome.cluster));
+        }
         self.expire_lease(now);
         if let Presence::Open(lease) = &mut self.presence {
             if welcome.attached.is_none() {
@@ -48,6 +51,7 @@ impl Machine {
             }
             lease.attach(now);
         }
+        self.home.get_or_insert_with(|| welcome.cluster.clone());
         self.cluster = Some((now, welcome.now_ms));
         self.connected = Some(Connected {
             next: 1,
@@ -101,7 +105,7 @@ impl Machine {
         }
         while let Some((deadline, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             self.deadlines.remove(&(deadline, ticket));
-            self.expire(ticket);
+            self.expire(now, ticket);
         }
         self.check_lease(now);
     }
@@ -153,7 +157,9 @@ impl Machine {
     /// Which request is next: the oldest that may go.
     fn choose(&self, now: Moment) -> Option<Ticket> {
         let held = self.hold.is_some_and(|at| at > now);
-        let ordered = self.ordered.first().copied().filter(|ticket| !held && self.may_go(*ticket));
+        // The session's opening is about nothing else: what waits for it may have been issued before it.
+        let opening = self.opening.filter(|ticket| self.ordered.contains(ticket));
+        let ordered = opening.or(self.ordered.first().copied()).filter(|ticket| !held && self.may_go(*ticket));
         match (ordered, self.free.first().copied()) {
             (Some(ordered), Some(free)) => Some(ordered.min(free)),
             (ordered, free) => ordered.or(free),
@@ -165,9 +171,15 @@ impl Machine {
             return true;
         };
         // The member keeps the replies from the floor on, and only so many.
-        let floor = self.sequences.first_key_value().map_or(self.next_sequence, |(floor, _)| *floor);
+        let floor = self.floor();
         let room = sequence.unwrap_or(self.next_sequence) - floor < limits::SESSION_REPLIES as u64;
         matches!(self.presence, Presence::Open(_)) && room
+    }
+
+    /// The lowest sequence whose answer nobody has.
+    pub(super) fn floor(&self) -> u64 {
+        let unanswered = self.sequences.first_key_value().map(|(sequence, _)| *sequence);
+        [unanswered, self.calls.floor()].into_iter().flatten().min().unwrap_or(self.next_sequence)
     }
 
     fn transmit(&mut self, now: Moment, ticket: Ticket, id: RequestId) -> Option<ClientMessage> {
@@ -189,14 +201,23 @@ impl Machine {
                 let timeout_ms = millis(self.settings.session_timeout);
                 ClientMessage::Open { id, nonce: *nonce, until_ms, timeout_ms }
             }
-            What::Write { sequence, fence, op } => {
+            What::Write { sequence, completed, fence, op } => {
                 let sequence = *sequence.get_or_insert_with(|| {
                     self.next_sequence += 1;
                     self.next_sequence - 1
                 });
                 self.sequences.insert(sequence, ticket);
-                let floor = self.sequences.first_key_value().map_or(sequence, |(floor, _)| *floor);
-                ClientMessage::Write { id, sequence, floor, fence: fence.clone(), op: op.clone() }
+                self.calls.let_go(sequence);
+                let unanswered = self.sequences.first_key_value().map_or(sequence, |(floor, _)| *floor);
+                let floor = self.calls.floor().map_or(unanswered, |held| held.min(unanswered));
+                // The same each time: only what it told when it was carried out has been heard.
+                let completed = completed.get_or_insert_with(|| self.calls.acknowledged()).clone();
+                let message =
+                    ClientMessage::Write { id, sequence, floor, completed, fence: fence.clone(), op: op.clone() };
+                if matches!(op, Op::Call(_)) {
+                    self.calls.begin(ticket, sequence, request);
+                }
+                message
             }
             What::Once { mark, fence, op } => {
                 let (nonce, until_ms): (Nonce, u64) =
@@ -224,7 +245,10 @@ impl Machine {
     }
 
     /// A deadline has passed: its caller is told what is known.
-    fn expire(&mut self, ticket: Ticket) {
+    fn expire(&mut self, now: Moment, ticket: Ticket) {
+        if self.is_call(ticket) {
+            return self.call_expired(now, ticket);
+        }
         if let Some(waiter) = self.waiters.remove(&ticket) {
             return self.done(ticket, Err(Error::TimedOut { after: waiter.within }));
         }

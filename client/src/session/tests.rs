@@ -1,5 +1,6 @@
 //! The machine against scripts: lost replies, repetitions, push-backs, reconnects, and the lease's end.
 
+mod calls;
 mod random;
 mod watches;
 
@@ -42,7 +43,7 @@ fn read() -> Ask {
 
 fn welcome(session: bool) -> Welcome {
     Welcome {
-        version: 1,
+        version: conclave_protocol::PROTOCOL_VERSION,
         member: MemberId(1),
         cluster: "c".into(),
         principal: "client/test".into(),
@@ -416,6 +417,18 @@ fn goodbye_and_a_refusal_that_the_session_is_over_lose_it() {
 }
 
 #[test]
+fn a_refusal_about_another_session_ends_nothing() {
+    let mut machine = open();
+    machine.handle_request(at(10), write(1), WITHIN);
+    let message = only(&mut machine, at(10));
+    let refusal = Refusal::SessionOver { session: SessionId(3) };
+    machine.handle_message(at(20), reply(id(&message), 5, Err(refusal.clone())));
+    let results_now = results(&mut machine);
+    assert!(matches!(&results_now[..], [(_, Err(Error::Refused(why)))] if *why == refusal), "{results_now:?}");
+    assert_eq!(machine.state(at(20)), State::Connected);
+}
+
+#[test]
 fn an_opening_whose_reply_is_lost_is_sent_again_and_the_lease_counts_from_the_first() {
     let mut machine = machine();
     connect(&mut machine, at(0));
@@ -446,6 +459,40 @@ fn a_refused_opening_refuses_all_that_waits_for_it() {
 }
 
 #[test]
+fn a_client_belongs_to_the_cluster_that_it_met_first() {
+    let mut machine = machine();
+    assert_eq!(machine.hello().cluster, None);
+    connect(&mut machine, at(0));
+    machine.handle_disconnect();
+    assert_eq!(machine.hello().cluster.as_deref(), Some("c"));
+    let other = Welcome { cluster: "d".into(), ..welcome(false) };
+    let why = machine.handle_welcome(at(1), &other).unwrap_err();
+    assert!(why.contains("cluster d, not c"), "{why}");
+    assert!(!machine.is_connected());
+    connect(&mut machine, at(2));
+    assert!(machine.is_connected());
+}
+
+#[test]
+fn reads_that_may_be_stale_wait_for_no_write() {
+    for (consistency, waits) in [
+        (Consistency::Session, true),
+        (Consistency::Linearizable, true),
+        (Consistency::Stale, false),
+        (Consistency::Within(5), false),
+    ] {
+        let mut machine = machine();
+        connect(&mut machine, at(0));
+        machine.handle_request(at(0), write(1), WITHIN);
+        let query = Query::Exists { path: Path::root() };
+        machine.handle_request(at(0), Ask::Read { consistency: Some(consistency), query }, WITHIN);
+        let reads = sent(&mut machine, at(0)).into_iter().filter(|m| matches!(m, ClientMessage::Read { .. })).count();
+        // The write waits for the session to be open.
+        assert_eq!(reads, usize::from(!waits), "{consistency:?}");
+    }
+}
+
+#[test]
 fn closing_waits_for_the_writes_before_it_and_refuses_those_behind() {
     let mut machine = open();
     machine.handle_request(at(10), write(1), WITHIN);
@@ -460,6 +507,15 @@ fn closing_waits_for_the_writes_before_it_and_refuses_those_behind() {
     assert!(matches!(events[..2], [Event::Done { result: Ok(_), .. }, Event::Done { result: Ok(_), .. }]));
     assert!(events.iter().any(|event| matches!(event, Event::Finished)));
     assert_eq!(machine.state(at(20)), State::Lost);
+}
+
+#[test]
+fn a_session_is_not_relied_on_from_the_moment_that_its_closing_is_asked_for() {
+    let mut machine = open();
+    assert_eq!(machine.state(at(10)), State::Connected);
+    machine.handle_request(at(10), Ask::Close, WITHIN);
+    // Before anything was sent: the cluster tells of the end of its ephemeral znodes before it answers.
+    assert_eq!(machine.state(at(10)), State::Lost);
 }
 
 #[test]

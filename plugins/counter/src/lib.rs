@@ -1,104 +1,147 @@
 //! A counter: the data of a znode as decimal text, read and written in one transaction.
 
-use conclave_plugin::{Args, Context, Create, Result, Tree, Znode};
+use conclave_plugin::{Context, Create, Path, Result, Tree, Znode};
+use serde::{Deserialize, Serialize};
 
-/// The procedures `increment` and `read`.
+/// The procedures `increment`, `read` and `set-if`, and the query `read`.
 pub struct Counter;
 
-conclave_plugin::export!(Counter: procedures(increment, read));
+conclave_plugin::export!(Counter: procedures(increment, read, set_if), queries(read));
 
-/// `increment PATH [AMOUNT]`: adds the amount (1), which may be negative, and returns the new value. A znode that is
-/// not there counts from 0 and is created, parents too.
-fn increment(tree: &Tree, _: &Context, args: &Args) -> Result<String> {
-    let path = args.text(0, "path")?;
-    args.at_most(2)?;
-    let amount = match args.optional(1) {
-        Some(text) => number(text)?,
-        None => 1,
-    };
-    let znode = tree.get(path)?;
-    let value = match &znode {
-        Some(znode) => value(path, znode)?,
-        None => 0,
-    };
-    let sum = value.checked_add(amount).ok_or("the counter would overflow")?.to_string();
-    match znode {
-        Some(_) => drop(tree.set(path, sum.as_bytes())?),
-        None => drop(tree.create(path, sum.as_bytes(), Create { parents: true, ..Create::default() })?),
-    }
+#[derive(Deserialize)]
+struct Increment {
+    path: Path,
+    amount: i64,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    path: Path,
+}
+
+#[derive(Deserialize)]
+struct SetIf {
+    path: Path,
+    expected: i64,
+    value: i64,
+}
+
+/// What `set-if` answers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    /// The counter had the value that was expected, and has the new one.
+    pub set: bool,
+    /// The value that it has now.
+    pub value: i64,
+}
+
+/// Adds the amount, which may be negative; the new value. A znode that is not there counts from 0 and is created.
+fn increment(tree: &Tree, _: &Context, args: Increment) -> Result<i64> {
+    let znode = tree.get(&args.path)?;
+    let value = value(&args.path, znode.as_ref())?;
+    let sum = value
+        .checked_add(args.amount)
+        .ok_or_else(|| format!("{}: {value} and {} are more than a counter can hold", args.path, args.amount))?;
+    write(tree, &args.path, znode.as_ref(), sum)?;
     Ok(sum)
 }
 
-/// `read PATH`: the value; 0 for a znode that is not there.
-fn read(tree: &Tree, _: &Context, args: &Args) -> Result<String> {
-    let path = args.text(0, "path")?;
-    args.at_most(1)?;
-    match tree.get(path)? {
-        Some(znode) => Ok(value(path, &znode)?.to_string()),
-        None => Ok("0".to_owned()),
+/// The value; 0 for a znode that is not there.
+fn read(tree: &Tree, _: &Context, args: Read) -> Result<i64> {
+    value(&args.path, tree.get(&args.path)?.as_ref())
+}
+
+/// Sets the value if it is the expected one.
+fn set_if(tree: &Tree, _: &Context, args: SetIf) -> Result<Set> {
+    let znode = tree.get(&args.path)?;
+    let value = value(&args.path, znode.as_ref())?;
+    if value != args.expected {
+        return Ok(Set { set: false, value });
+    }
+    write(tree, &args.path, znode.as_ref(), args.value)?;
+    Ok(Set { set: true, value: args.value })
+}
+
+fn write(tree: &Tree, path: &Path, znode: Option<&Znode>, value: i64) -> Result<()> {
+    let text = value.to_string();
+    match znode {
+        Some(_) => tree.set(path, text).map(drop),
+        None => tree.create(path, text, Create::with_parents()).map(drop),
     }
 }
 
 /// Empty data counts as 0, so that a znode made as somebody's parent can become a counter.
-fn value(path: &str, znode: &Znode) -> Result<i64> {
-    match znode.data.as_slice() {
-        [] => Ok(0),
-        _ => znode.text().and_then(number).map_err(|_| [path, ": its data is not a number"].concat().into()),
-    }
-}
-
-fn number(text: &str) -> Result<i64> {
-    text.parse().map_err(|_| [text, " is not a number"].concat().into())
+fn value(path: &Path, znode: Option<&Znode>) -> Result<i64> {
+    let Some(znode) = znode.filter(|znode| !znode.data.is_empty()) else { return Ok(0) };
+    let number = znode.text().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| format!("{path}: its data is not a number between {} and {}", i64::MIN, i64::MAX).into())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use conclave_plugin::TestTree;
+    use conclave_plugin::{TestTree, json};
 
     use super::*;
 
-    fn call(tree: &TestTree, procedure: &str, args: &[&str]) -> std::result::Result<String, String> {
-        let called = tree.call::<Counter>(procedure, args);
-        called.map(|bytes| String::from_utf8(bytes).unwrap()).map_err(|error| error.to_string())
+    fn call(t: &TestTree, procedure: &str, args: &[conclave_plugin::Value]) -> std::result::Result<i64, String> {
+        t.client("ci").call(procedure, args).reply().map_err(|error| error.message().to_owned())
     }
 
     #[test]
     fn a_missing_znode_counts_from_nothing() {
-        let tree = TestTree::new();
-        assert_eq!(call(&tree, "read", &["/a/hits"]).unwrap(), "0");
-        assert_eq!(call(&tree, "increment", &["/a/hits"]).unwrap(), "1");
-        assert_eq!(call(&tree, "increment", &["/a/hits", "41"]).unwrap(), "42");
-        assert_eq!(call(&tree, "increment", &["/a/hits", "-50"]).unwrap(), "-8");
-        assert_eq!(call(&tree, "read", &["/a/hits"]).unwrap(), "-8");
-        assert_eq!(call(&tree, "increment", &["/a"]).unwrap(), "1");
+        let t = TestTree::new::<Counter>();
+        assert_eq!(call(&t, "read", &[json!("/a/hits")]), Ok(0));
+        assert_eq!(t.text("/a"), None);
+        assert_eq!(call(&t, "increment", &[json!("/a/hits")]), Ok(1));
+        assert_eq!(call(&t, "increment", &[json!("/a/hits"), json!(41)]), Ok(42));
+        assert_eq!(call(&t, "increment", &[json!("/a/hits"), json!("-50")]), Ok(-8));
+        assert_eq!(call(&t, "read", &[json!("/a/hits")]), Ok(-8));
+        assert_eq!(t.client("ci").query::<i64>("read", json!({"path": "/a/hits"})), Ok(-8));
+        assert_eq!(call(&t, "increment", &[json!("/a")]), Ok(1));
+        assert_eq!(t.text("/a/hits").unwrap(), "-8");
+    }
+
+    #[test]
+    fn a_value_is_set_only_if_it_is_the_expected_one() {
+        let t = TestTree::new::<Counter>();
+        let set = |expected, value| {
+            let args = json!({"path": "/hits", "expected": expected, "value": value});
+            t.client("ci").call("set-if", args).reply::<Set>().unwrap()
+        };
+        assert_eq!(set(1, 5), Set { set: false, value: 0 });
+        assert_eq!(t.text("/hits"), None);
+        assert_eq!(set(0, 5), Set { set: true, value: 5 });
+        assert_eq!(set(0, 6), Set { set: false, value: 5 });
+        assert_eq!(t.text("/hits").unwrap(), "5");
     }
 
     #[test]
     fn what_is_no_number_is_refused_and_left_alone() {
-        let tree = TestTree::new();
-        tree.create("/text", "x1").unwrap();
-        assert_eq!(call(&tree, "increment", &["/text"]).unwrap_err(), "/text: its data is not a number");
-        assert_eq!(tree.text("/text").unwrap(), "x1");
-        assert_eq!(call(&tree, "increment", &["/hits", "some"]).unwrap_err(), "some is not a number");
-        assert_eq!(tree.text("/hits"), None);
-        assert!(call(&tree, "increment", &[]).unwrap_err().contains("path is missing"));
-        assert!(call(&tree, "increment", &["/hits", "1", "2"]).is_err());
+        let t = TestTree::new::<Counter>();
+        t.create("/text", "x1");
+        assert!(call(&t, "increment", &[json!("/text")]).unwrap_err().contains("/text: its data is not a number"));
+        assert_eq!(t.text("/text").unwrap(), "x1");
+        assert!(call(&t, "increment", &[json!("/hits"), json!("some")]).unwrap_err().contains("integer"));
+        assert_eq!(t.text("/hits"), None);
+        assert!(call(&t, "increment", &[]).unwrap_err().contains("path"));
+        assert!(call(&t, "increment", &[json!("/hits"), json!(1), json!(2)]).is_err());
     }
 
     #[test]
     fn the_greatest_number_is_not_wrapped() {
-        let tree = TestTree::new();
-        tree.create("/hits", "9223372036854775807").unwrap();
-        assert_eq!(call(&tree, "increment", &["/hits"]).unwrap_err(), "the counter would overflow");
+        let t = TestTree::new::<Counter>();
+        t.create("/hits", "9223372036854775807");
+        assert!(call(&t, "increment", &[json!("/hits")]).unwrap_err().contains("more than a counter can hold"));
+        assert_eq!(t.text("/hits").unwrap(), "9223372036854775807");
     }
 
     #[test]
-    fn the_manifest_names_every_procedure() {
-        let manifest = include_str!("../plugin.toml");
-        for procedure in ["increment", "read"] {
-            assert!(manifest.contains(&format!("name = \"{procedure}\"")));
-        }
+    fn a_cancelled_increment_is_not_done_twice() {
+        let t = TestTree::new::<Counter>();
+        let call = t.client("ci").call("increment", json!(["/hits"]));
+        call.cancel().unwrap();
+        assert_eq!(t.text("/hits").unwrap(), "1");
     }
 }

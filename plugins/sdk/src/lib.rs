@@ -1,73 +1,105 @@
-//! The guest's side of a plugin: the tree, the context, arguments, and the macro that makes a crate a component.
+//! The guest's side of a plugin: the tree, the context, procedures, triggers, and the macro that makes a crate a component.
+//!
+//! A procedure is a function with typed arguments, a trigger is a trait:
 //!
 //! ```
-//! use conclave_plugin::{Args, Context, Result, Tree};
+//! use conclave_plugin::{Answer, Before, Bytes, Change, Context, Park, Path, Result, Tree, Verdict};
+//! use serde::Deserialize;
 //!
-//! /// Procedures of this plugin.
-//! pub struct Greeter;
+//! /// What this plugin is called with.
+//! pub struct Gate;
 //!
-//! fn greet(tree: &Tree, _: &Context, args: &Args) -> Result<String> {
-//!     let path = args.text(0, "path")?;
-//!     let znode = tree.get(path)?.ok_or("nobody is there")?;
-//!     Ok(format!("hello {}", znode.text()?))
+//! #[derive(Deserialize)]
+//! struct Take {
+//!     queue: Path,
 //! }
 //!
-//! conclave_plugin::export!(Greeter: procedures(greet));
-//! # fn main() {}
+//! /// Takes the first item, or waits for one.
+//! fn take(tree: &Tree, _: &Context, args: Take) -> Result<Answer<Bytes>> {
+//!     let items = args.queue.join("items")?;
+//!     let Some(first) = tree.children(&items).with_data().first()? else {
+//!         return Ok(Park::children(&items).wake_one().into());
+//!     };
+//!     tree.delete(&first.path)?;
+//!     Ok(Answer::Done(first.data.into()))
+//! }
+//!
+//! impl Before for Gate {
+//!     fn check(&self, _: &Tree, _: &Context, change: &Change) -> Verdict {
+//!         match change.text() {
+//!             Ok("") => Verdict::refuse("an item has something in it"),
+//!             _ => Verdict::Allow,
+//!         }
+//!     }
+//! }
+//!
+//! # const MANIFEST: &str = r#"
+//! # name = "gate"
+//! # version = "0.1.0"
+//! # world = "conclave:plugin@0.1"
+//! # [[trigger]]
+//! # on = "before"
+//! # kinds = ["created"]
+//! # paths = ["/queues/*/items/*"]
+//! # [[procedure]]
+//! # name = "take"
+//! # params = ["queue: path"]
+//! # parks = true
+//! # [[needs]]
+//! # paths = ["/queues/**"]
+//! # ops = ["read", "delete"]
+//! # "#;
+//! # macro_rules! export { ($($t:tt)*) => { conclave_plugin::export!(Gate: manifest(MANIFEST), before, procedures(take)); } }
+//! // Beside src/ lies plugin.toml: its manifest.
+//! export!(Gate: before, procedures(take));
+//!
+//! # fn main() {
+//! use conclave_plugin::{TestTree, json};
+//!
+//! let t = TestTree::new::<Gate>();
+//! let call = t.client("ci").call("take", json!({"queue": "/queues/q"}));
+//! assert!(call.is_parked());
+//! t.create("/queues/q/items/1", "x");
+//! assert_eq!(call.reply::<Bytes>().unwrap(), b"x");
+//! # }
 //! ```
 //!
 //! The same code is compiled to a component for the cluster, and natively for tests: there [`TestTree`] is the tree.
+//!
+//! **A run is a transaction.** A procedure that returns an error undoes all that it wrote, and its caller is told the text.
+//! One that parks keeps what it wrote, and runs again from its beginning later: [`Context::resumed`] says why. What it needs to
+//! know from its last run it takes along as [`Park::state`]. A run may find that its condition holds no more, or was woken for
+//! nothing: look, then decide. A procedure that returns an [`Answer`] is also run again to *give back*: see [`Reason::Cancel`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
-mod args;
+mod bytes;
+mod cbor;
 #[cfg(target_arch = "wasm32")]
 mod component;
 mod context;
 mod error;
+mod export;
+mod path;
 #[cfg(not(target_arch = "wasm32"))]
 mod testing;
 mod tree;
+mod trigger;
 
-pub use answer::Answer;
-pub use args::Args;
-pub use context::{Caller, Context, Level};
+pub use answer::{Answer, Condition, Park, Reply, Test, Wake};
+pub use bytes::Bytes;
+pub use context::{Caller, Context, Level, Reason, Resumed};
 pub use error::{Error, Result};
+pub use path::Path;
+pub use serde_json::{self, Value, json};
 #[cfg(not(target_arch = "wasm32"))]
-pub use testing::TestTree;
-pub use tree::{Child, Create, Created, Page, Stat, Tree, Znode};
+pub use testing::{TestCall, TestClient, TestTree};
+pub use tree::{Child, Children, Create, Created, Page, Stat, Tree, Znode};
+pub use trigger::{After, Before, Change, ChangeKind, Ended, SessionEnd, Timer, Verdict};
+
+#[doc(hidden)]
+pub use export::{Exports, NoArgs, Plugin, Procedure, procedure, query};
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
-pub use component::{Component, bindings};
-
-/// What [`export!`] makes of a type: something that can be called by name.
-pub trait Plugin {
-    /// Runs the procedure of this name; none when there is none.
-    fn call(name: &str, tree: &Tree, context: &Context, args: &Args) -> Option<Result<Answer>>;
-}
-
-/// Makes a unit struct a plugin, with these functions as its procedures, and the crate a component.
-///
-/// A procedure is a `fn(&Tree, &Context, &Args) -> Result<T>`, where `T` becomes an [`Answer`].
-#[macro_export]
-macro_rules! export {
-    ($plugin:ident: procedures($($procedure:ident),+ $(,)?)) => {
-        impl $crate::Plugin for $plugin {
-            fn call(
-                name: &str,
-                tree: &$crate::Tree,
-                context: &$crate::Context,
-                args: &$crate::Args,
-            ) -> Option<$crate::Result<$crate::Answer>> {
-                match name {
-                    $(stringify!($procedure) => Some($procedure(tree, context, args).map(Into::into)),)+
-                    _ => None,
-                }
-            }
-        }
-
-        #[cfg(target_arch = "wasm32")]
-        $crate::export_component!($plugin);
-    };
-}
+pub use component::{Component, after, before, procedures, queries, session_end, timer};

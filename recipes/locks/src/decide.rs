@@ -1,18 +1,20 @@
-//! The pure decision of a mutex: whose turn is it, and if it is not mine, what do I watch?
+//! The pure decision of a lock: whose turn is it, and if it is not mine, what do I watch?
 
-use conclave_client::Path;
+use conclave_awards::line::order;
+use conclave_awards::wait::On;
 
-use crate::layout::{Layout, number};
+use crate::layout::Layout;
+use crate::want::Want;
 
 /// What one who stands in line does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// It is first and nobody holds the lock: take it.
+    /// It is first and nobody keeps it out: take it.
     Mine,
-    /// Look again when this changes: the place before its own, or the holder when it is first.
+    /// Look again when one of these changes: the place before its own; or, when it is first, what keeps it out.
     Watch {
         /// What to watch.
-        path: Path,
+        on: Vec<On>,
         /// Places before its own.
         ahead: usize,
     },
@@ -20,43 +22,71 @@ pub(crate) enum Decision {
     Gone,
 }
 
-/// A place's rank in line, lowest first: by number and not by name, as after ten digits come eleven. None if it is no
-/// place.
-pub(crate) fn order(name: &str) -> Option<(u64, &str)> {
-    Some((number(name)?, name))
+/// A lock as it was seen, as far as it decides.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen<'a> {
+    /// The names in the line.
+    pub(crate) line: Vec<&'a str>,
+    /// Somebody holds it alone.
+    pub(crate) held: bool,
+    /// How many share it, or hold permits.
+    pub(crate) sharers: usize,
+    /// The permits that they hold together.
+    pub(crate) used: u64,
+    /// The permits that there are.
+    pub(crate) capacity: u64,
 }
 
-/// Decides for the one whose place has this name, from the names in the line and whether there is a holder, each as
-/// they were at some moment since its place was taken. Names that are no places do not count.
-pub(crate) fn decide<'a>(layout: &Layout, line: impl IntoIterator<Item = &'a str>, me: &str, held: bool) -> Decision {
+/// Decides for the one whose place has this name, from the lock as it was at some moment, or at several, since its place was
+/// taken. Names that are no places do not count.
+pub(crate) fn decide(layout: &Layout, want: Want, seen: &Seen<'_>, me: &str) -> Decision {
     let Some(mine) = order(me) else { return Decision::Gone };
-    let mut found = false;
-    let mut ahead = 0;
-    let mut before: Option<(u64, &str)> = None;
-    for name in line {
-        if name == me {
-            found = true;
-        } else if let Some(other) = order(name).filter(|other| *other < mine) {
-            ahead += 1;
-            before = before.max(Some(other));
-        }
+    if !seen.line.contains(&me) {
+        return Decision::Gone;
     }
+    let places = seen.line.iter().filter_map(|name| order(name));
+    let ahead: Vec<_> = places.filter(|other| *other < mine).collect();
     // A name that makes no path is no znode's.
-    let before = before.and_then(|(_, name)| layout.line().join(name).ok());
-    match before {
-        _ if !found => Decision::Gone,
-        Some(path) => Decision::Watch { path, ahead },
-        None if held => Decision::Watch { path: layout.holder().clone(), ahead },
-        None => Decision::Mine,
+    let before = ahead.iter().max().and_then(|(_, name)| layout.line().join(name).ok());
+    let on = match before {
+        Some(place) => vec![On::Znode(place)],
+        None => in_the_way(layout, want, seen),
+    };
+    if on.is_empty() { Decision::Mine } else { Decision::Watch { on, ahead: ahead.len() } }
+}
+
+/// What keeps this one out if nobody stands before it; nothing: it may have it. As nobody passes the first in line, those
+/// that hold it only become fewer.
+pub(crate) fn in_the_way(layout: &Layout, want: Want, seen: &Seen<'_>) -> Vec<On> {
+    let holder = || vec![On::Znode(layout.holder().clone())];
+    let sharers = || On::Children(layout.shared().clone());
+    match want {
+        Want::Mutex | Want::Read | Want::Write if seen.held => holder(),
+        Want::Write if seen.sharers > 0 => vec![sharers()],
+        Want::Permits(permits) if seen.used.saturating_add(permits) > seen.capacity => {
+            vec![sharers(), On::Znode(layout.lock().clone())]
+        }
+        Want::Mutex | Want::Read | Want::Write | Want::Permits(_) => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use conclave_client::Path;
+
     use super::*;
 
+    fn znode(path: &str) -> On {
+        On::Znode(Path::parse(path).unwrap())
+    }
+
     fn watch(path: &str, ahead: usize) -> Decision {
-        Decision::Watch { path: Path::parse(path).unwrap(), ahead }
+        Decision::Watch { on: vec![znode(path)], ahead }
+    }
+
+    fn of_mutex(line: &[&str], me: &str, held: bool) -> Decision {
+        let seen = Seen { line: line.to_vec(), held, ..Seen::default() };
+        decide(&Layout::new("/m").unwrap(), Want::Mutex, &seen, me)
     }
 
     #[test]
@@ -91,30 +121,63 @@ mod tests {
             (&[B], A, true, Decision::Gone),
             (&["x"], "x", false, Decision::Gone),
         ] {
-            let layout = Layout::new("/m").unwrap();
-            let decision = decide(&layout, line.iter().copied(), me, held);
-            assert_eq!(decision, expected, "{me} in {line:?}, held: {held}");
+            assert_eq!(of_mutex(line, me, held), expected, "{me} in {line:?}, held: {held}");
         }
     }
 
     #[test]
     fn exactly_one_of_a_line_may_take_it_and_no_two_watch_the_same() {
-        let layout = Layout::new("/m").unwrap();
         for size in 1..20_u64 {
-            let line: Vec<String> = (0..size).map(|n| crate::layout::place_name(n * n)).collect();
-            let decide = |me: &String, held| decide(&layout, line.iter().map(String::as_str), me, held);
-            let free: Vec<Decision> = line.iter().map(|me| decide(me, false)).collect();
-            assert_eq!(free.iter().filter(|decision| **decision == Decision::Mine).count(), 1);
-            let mut watched: Vec<Path> = line
-                .iter()
-                .map(|me| match decide(me, true) {
-                    Decision::Watch { path, .. } => path,
+            let line: Vec<String> = (0..size).map(|n| format!("w-{:010}", n * n)).collect();
+            let line: Vec<&str> = line.iter().map(String::as_str).collect();
+            let mine = line.iter().filter(|me| of_mutex(&line, me, false) == Decision::Mine);
+            assert_eq!(mine.count(), 1);
+            let mut watched: Vec<Path> = Vec::new();
+            for me in &line {
+                match of_mutex(&line, me, true) {
+                    Decision::Watch { on, .. } => {
+                        watched.extend(on.into_iter().map(|on| match on {
+                            On::Znode(path) => path,
+                            On::Children(path) => panic!("{path} is the whole herd's"),
+                        }));
+                    }
                     other => panic!("{other:?} of a lock that is held"),
-                })
-                .collect();
+                }
+            }
             watched.sort();
             watched.dedup();
             assert_eq!(watched.len(), line.len());
+        }
+    }
+
+    #[test]
+    fn readers_share_writers_do_not_and_permits_are_counted() {
+        let layout = Layout::new("/m").unwrap();
+        let holder = || vec![znode("/m/holder")];
+        let shared = || On::Children(Path::parse("/m/shared").unwrap());
+        let room = || vec![shared(), znode("/m")];
+        for (want, held, sharers, used, expected) in [
+            (Want::Read, false, 0, 0, vec![]),
+            (Want::Read, false, 3, 3, vec![]),
+            (Want::Read, true, 0, 0, holder()),
+            (Want::Write, false, 0, 0, vec![]),
+            (Want::Write, true, 0, 0, holder()),
+            (Want::Write, false, 1, 1, vec![shared()]),
+            (Want::Write, true, 1, 1, holder()),
+            (Want::Permits(1), false, 4, 4, vec![]),
+            (Want::Permits(1), false, 5, 5, room()),
+            (Want::Permits(2), false, 2, 4, room()),
+            (Want::Permits(5), false, 0, 0, vec![]),
+            (Want::Permits(6), false, 0, 0, room()),
+            (Want::Permits(u64::MAX), false, 1, 1, room()),
+        ] {
+            let seen = Seen { held, sharers, used, capacity: 5, ..Seen::default() };
+            assert_eq!(in_the_way(&layout, want, &seen), expected, "{want:?} of {seen:?}");
+            // In line, it is the same for who is first, and of no interest to who is not.
+            let seen = Seen { line: vec!["w-0000000001", "r-0000000002"], ..seen };
+            let first = if expected.is_empty() { Decision::Mine } else { Decision::Watch { on: expected, ahead: 0 } };
+            assert_eq!(decide(&layout, want, &seen, "w-0000000001"), first);
+            assert_eq!(decide(&layout, want, &seen, "r-0000000002"), watch("/m/line/w-0000000001", 1));
         }
     }
 }

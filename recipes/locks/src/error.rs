@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use conclave_client::{Fence, Outcome, Path};
 
+pub use conclave_awards::Lost;
+
 use crate::view::Holder;
 
 /// What comes back from the methods of this crate that can fail.
@@ -24,17 +26,17 @@ pub enum Error {
     NotFree {
         /// How many wait for it.
         ahead: usize,
-        /// Who holds it; none when those who wait are about to get it.
+        /// Who holds it, if it is held; of several who share it, one.
         holder: Option<Box<Holder>>,
     },
-    /// The time was over before its turn came. The place in line is given up.
-    #[error("waited {} ms: {}", after.as_millis(), not_free(holder.as_deref(), *ahead))]
+    /// The time to wait was over.
+    #[error("not acquired within {} ms: {}", after.as_millis(), not_free(holder.as_deref(), *ahead))]
     TimedOut {
-        /// The time that it had.
+        /// The time that there was.
         after: Duration,
-        /// How many were before it in line, when it last looked.
+        /// How many were ahead, as far as was seen last.
         ahead: usize,
-        /// Who held it then.
+        /// Who held it, as far as was seen last; of several who share it, one.
         holder: Option<Box<Holder>>,
     },
     /// Somebody deleted the place in line.
@@ -43,6 +45,39 @@ pub enum Error {
         /// Which one.
         place: Path,
     },
+    /// There is no such semaphore.
+    #[error("{path} is no semaphore: {why}. Set its capacity, or open it with one")]
+    NoSemaphore {
+        /// Where there is none.
+        path: Path,
+        /// What is there instead.
+        why: String,
+    },
+    /// The semaphore has another capacity than was said: whoever uses it must mean the same.
+    #[error(
+        "{path} has a capacity of {actual}, you said {said}. Set it with `set_capacity`, or open it without saying one"
+    )]
+    OtherCapacity {
+        /// Which semaphore.
+        path: Path,
+        /// What it has.
+        actual: u64,
+        /// What was said.
+        said: u64,
+    },
+    /// No permits, or more than the semaphore has: there would never be enough.
+    #[error("{permits} permits of {capacity} of {path}: there would never be enough")]
+    BadPermits {
+        /// Of which semaphore.
+        path: Path,
+        /// How many were wanted.
+        permits: u64,
+        /// How many it has.
+        capacity: u64,
+    },
+    /// Several locks at once were to be taken, and none was named.
+    #[error("no lock was named: there is nothing to take")]
+    NoLocks,
     /// The client's session is over, for good, or the client was closed. Connect a new one.
     #[error("the session is over, and with it the place in line")]
     SessionOver,
@@ -52,21 +87,6 @@ pub enum Error {
     /// A request failed.
     #[error(transparent)]
     Client(conclave_client::Error),
-}
-
-/// Why a guard holds nothing any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Lost {
-    /// The client's session is over: it was not renewed in time, or it was closed.
-    #[error("the session is over")]
-    SessionOver,
-    /// The holder znode was deleted by somebody else.
-    #[error("the holder znode was deleted")]
-    HolderGone,
-    /// The guard was released or dropped. Only clones of [`Held`](crate::Held) are told so.
-    #[error("it was released")]
-    Released,
 }
 
 impl Error {
@@ -79,6 +99,10 @@ impl Error {
             | Self::NotFree { .. }
             | Self::TimedOut { .. }
             | Self::PlaceGone { .. }
+            | Self::NoSemaphore { .. }
+            | Self::OtherCapacity { .. }
+            | Self::BadPermits { .. }
+            | Self::NoLocks
             | Self::SessionOver => Outcome::NotApplied,
             Self::Lost(_) => Outcome::Unknown,
             Self::Client(error) => error.outcome(),
@@ -95,16 +119,31 @@ impl Error {
             | Self::NotFree { .. }
             | Self::TimedOut { .. }
             | Self::PlaceGone { .. }
+            | Self::NoSemaphore { .. }
+            | Self::OtherCapacity { .. }
+            | Self::BadPermits { .. }
+            | Self::NoLocks
             | Self::Lost(_) => false,
+        }
+    }
+}
+
+impl From<conclave_awards::Error> for Error {
+    fn from(error: conclave_awards::Error) -> Self {
+        match error {
+            conclave_awards::Error::PlaceGone { place } => Self::PlaceGone { place },
+            conclave_awards::Error::SessionOver => Self::SessionOver,
+            conclave_awards::Error::Lost(why) => Self::Lost(why),
+            conclave_awards::Error::Client(error) => Self::Client(error),
+            // There are no others; a new one would be a failed request's.
+            _ => Self::Client(conclave_client::Error::Mismatch { question: "an award" }),
         }
     }
 }
 
 impl From<conclave_client::Error> for Error {
     fn from(error: conclave_client::Error) -> Self {
-        // Who closes its client ends its session.
-        let over = error.is_session_over() || matches!(error, conclave_client::Error::Closed { .. });
-        if over { Self::SessionOver } else { Self::Client(error) }
+        conclave_awards::Error::from(error).into()
     }
 }
 
@@ -131,13 +170,18 @@ mod tests {
     #[test]
     fn each_error_says_whether_the_lock_was_ever_held_and_whether_the_session_is_over() {
         let fence: Fence = "/m/holder@7".parse().unwrap();
-        let over = conclave_client::Error::Refused(Refusal::SessionOver { session: SessionId(1) });
+        let another = conclave_client::Error::Refused(Refusal::SessionOver { session: SessionId(1) });
+        let path = Path::root;
         for (error, outcome, session_over) in [
             (Error::AlreadyHeld { fence }, Outcome::NotApplied, false),
             (Error::NotFree { ahead: 1, holder: None }, Outcome::NotApplied, false),
             (Error::TimedOut { after: Duration::ZERO, ahead: 0, holder: None }, Outcome::NotApplied, false),
-            (Error::PlaceGone { place: Path::root() }, Outcome::NotApplied, false),
-            (over.into(), Outcome::NotApplied, true),
+            (Error::PlaceGone { place: path() }, Outcome::NotApplied, false),
+            (Error::NoSemaphore { path: path(), why: "it does not exist".into() }, Outcome::NotApplied, false),
+            (Error::OtherCapacity { path: path(), actual: 1, said: 2 }, Outcome::NotApplied, false),
+            (Error::BadPermits { path: path(), permits: 3, capacity: 2 }, Outcome::NotApplied, false),
+            (Error::NoLocks, Outcome::NotApplied, false),
+            (another.into(), Outcome::NotApplied, false),
             (conclave_client::Error::SessionOver { outcome: Outcome::Unknown }.into(), Outcome::NotApplied, true),
             (conclave_client::Error::Closed { outcome: Outcome::Unknown }.into(), Outcome::NotApplied, true),
             (Error::Lost(Lost::SessionOver), Outcome::Unknown, true),

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use conclave_client::{Client, Error, Fence, Path, Refusal, SessionId, Stat, Zxid};
+use conclave_awards::line::order;
+use conclave_client::{Client, Entry, Fence, Path, SessionId, Stat, Zxid};
+use serde::Deserialize;
 
-use crate::decide::order;
 use crate::error::Result;
-use crate::layout::{Layout, Who};
+use crate::layout::{Layout, Settings, Who, is_reader};
+use crate::lock::{Lock, PLUGIN};
+use crate::look::none_if_missing;
 
 /// Who holds a lock. `Display` names it in a few words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Waiter {
     pub session: Option<SessionId>,
 }
 
-/// A lock as it was seen. The line was read after the holder: it can be a moment newer.
+/// A mutex as it was seen, at one moment; of a plain one the line can be a moment newer than the holder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Who holds it.
@@ -48,12 +51,53 @@ pub struct View {
     pub waiters: Vec<Waiter>,
 }
 
+/// A read-write lock or a semaphore as it was seen; of a plain one each part at a moment of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// Who holds it alone.
+    pub holder: Option<Holder>,
+    /// Who shares it, or holds permits.
+    pub shared: Vec<Sharer>,
+    /// Who waits for it, the next one first.
+    pub line: Vec<Claim>,
+    /// Of a semaphore: how many permits there are.
+    pub capacity: Option<u64>,
+}
+
+/// One who shares a lock, or holds permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharer {
+    /// Who it is.
+    pub holder: Holder,
+    /// How many permits it holds; of a semaphore.
+    pub permits: Option<u64>,
+}
+
+/// One who waits, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who it is.
+    pub waiter: Waiter,
+    /// It wants to share the lock, to read.
+    pub is_shared: bool,
+    /// How many permits it wants; of a semaphore.
+    pub permits: Option<u64>,
+}
+
+impl Overview {
+    /// The permits that are held.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.shared.iter().map(|sharer| sharer.permits.unwrap_or(1)).fold(0, u64::saturating_add)
+    }
+}
+
 /// What one who waits is told; see [`Acquire::on_wait`](crate::Acquire::on_wait).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// How many are before it in line; the holder, who has left the line, is not counted.
     pub ahead: usize,
-    /// Who holds the lock; none when those ahead are about to get it.
+    /// Who holds the lock, of several who share it one; none when those ahead are about to get it.
     pub holder: Option<Holder>,
 }
 
@@ -64,10 +108,8 @@ impl Holder {
         ago(self.since)
     }
 
-    fn new(path: &Path, data: &[u8], stat: &Stat) -> Self {
-        let Who { principal, note } = Who::decode(data);
-        let fence = Fence { path: path.clone(), zxid: stat.created };
-        Self { principal, note, since: time(stat), fence, session: stat.owner }
+    pub(crate) fn new(path: &Path, data: &[u8], stat: &Stat) -> Self {
+        Seen::new(path.clone(), data, stat).holder()
     }
 }
 
@@ -92,35 +134,108 @@ impl Waiter {
     }
 }
 
+/// A holder, or a place in line, as it was seen: what the query `show` tells of it.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    path: Path,
+    /// Of its creation.
+    zxid: Zxid,
+    since_ms: u64,
+    session: Option<SessionId>,
+    #[serde(flatten)]
+    who: Who,
+}
+
+/// What the query `show` tells.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    holder: Option<Seen>,
+    shared: Vec<Seen>,
+    line: Vec<Seen>,
+}
+
+impl Seen {
+    fn new(path: Path, data: &[u8], stat: &Stat) -> Self {
+        Self { path, zxid: stat.created, since_ms: stat.created_ms, session: stat.owner, who: Who::decode(data) }
+    }
+
+    fn child(parent: &Path, entry: Entry) -> Result<Self> {
+        let data = entry.data.unwrap_or_default();
+        Ok(Self::new(parent.join(&entry.name)?, &data, &entry.stat.unwrap_or_default()))
+    }
+
+    fn holder(self) -> Holder {
+        let Self { path, zxid, since_ms, session, who: Who { principal, note, .. } } = self;
+        Holder { principal, note, since: time(since_ms), fence: Fence { path, zxid }, session }
+    }
+
+    fn sharer(self) -> Sharer {
+        let permits = self.who.permits;
+        Sharer { holder: self.holder(), permits }
+    }
+
+    fn waiter(self) -> Waiter {
+        let Self { path, since_ms, session, who: Who { principal, note, .. }, .. } = self;
+        Waiter { principal, note, since: time(since_ms), place: path, session }
+    }
+
+    fn claim(self) -> Claim {
+        let (is_shared, permits) = (self.path.name().is_some_and(is_reader), self.who.permits);
+        Claim { waiter: self.waiter(), is_shared, permits }
+    }
+}
+
 /// Reads who holds it, and of which zxid that is.
 pub(crate) async fn holder(client: &Client, layout: &Layout) -> Result<Option<(Holder, Zxid)>> {
-    match client.at(layout.holder()).get().await {
-        Ok(znode) => Ok(Some((Holder::new(layout.holder(), &znode.data, &znode.stat), znode.zxid))),
-        Err(Error::Refused(Refusal::NoZnode { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let znode = none_if_missing(client.at(layout.holder()).get().await)?;
+    Ok(znode.map(|znode| (Holder::new(layout.holder(), &znode.data, &znode.stat), znode.zxid)))
 }
 
-/// Reads all of it.
-pub(crate) async fn view(client: &Client, layout: &Layout) -> Result<View> {
-    let holder = holder(client, layout).await?.map(|(holder, _)| holder);
-    let line = match client.at(layout.line()).children().with_data().await {
-        Ok(line) => line.children,
-        Err(Error::Refused(Refusal::NoZnode { .. })) => Vec::new(),
-        Err(error) => return Err(error.into()),
+/// Reads a mutex.
+pub(crate) async fn view(lock: &Lock) -> Result<View> {
+    let Shown { holder, line, .. } = show(lock, false).await?;
+    let waiters = line.into_iter().map(Seen::waiter).collect();
+    Ok(View { holder: holder.map(Seen::holder), waiters })
+}
+
+/// Reads a read-write lock or a semaphore.
+pub(crate) async fn overview(lock: &Lock) -> Result<Overview> {
+    let own = async { Ok(none_if_missing(lock.client.at(lock.layout.lock()).get().await)?) };
+    let (Shown { holder, shared, line }, own) = futures::try_join!(show(lock, true), own)?;
+    let settings = own.and_then(|znode| serde_json::from_slice::<Settings>(&znode.data).ok());
+    Ok(Overview {
+        holder: holder.map(Seen::holder),
+        shared: shared.into_iter().map(Seen::sharer).collect(),
+        line: line.into_iter().map(Seen::claim).collect(),
+        capacity: settings.map(|settings| settings.capacity),
+    })
+}
+
+/// All of it: by the plugin's query in one look; of a plain lock part by part, and those who share it only if wanted.
+async fn show(lock: &Lock, with_shared: bool) -> Result<Shown> {
+    let Lock { client, layout, .. } = lock;
+    if !lock.is_plain {
+        return Ok(client.ask(PLUGIN, "show").arg("path", layout.lock().as_str()).typed().await?);
+    }
+    let children = async |parent: &Path| {
+        let listing = none_if_missing(client.at(parent).children().with_data().await)?;
+        let children = listing.map(|listing| listing.children).unwrap_or_default();
+        children.into_iter().map(|entry| Seen::child(parent, entry)).collect::<Result<Vec<_>>>()
     };
-    let mut waiters = Vec::with_capacity(line.len());
-    for entry in line.iter().filter(|entry| order(&entry.name).is_some()) {
-        let Who { principal, note } = Who::decode(entry.data.as_deref().unwrap_or_default());
-        let place = layout.line().join(&entry.name)?;
-        waiters.push(Waiter { principal, note, since: time(&entry.stat), place, session: entry.stat.owner });
-    }
-    waiters.sort_by(|a, b| a.place.name().and_then(order).cmp(&b.place.name().and_then(order)));
-    Ok(View { holder, waiters })
+    let shared = async { if with_shared { children(layout.shared()).await } else { Ok(Vec::new()) } };
+    let holder = async {
+        let znode = none_if_missing(client.at(layout.holder()).get().await)?;
+        Ok(znode.map(|znode| Seen::new(layout.holder().clone(), &znode.data, &znode.stat)))
+    };
+    let (holder, shared, mut line) = futures::try_join!(holder, shared, children(layout.line()))?;
+    line.retain(|place| place.path.name().and_then(order).is_some());
+    line.sort_by(|a, b| a.path.name().and_then(order).cmp(&b.path.name().and_then(order)));
+    Ok(Shown { holder, shared, line })
 }
 
-fn time(stat: &Stat) -> SystemTime {
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(stat.created_ms)).unwrap_or(SystemTime::UNIX_EPOCH)
+/// A moment in cluster time.
+pub(crate) fn time(ms: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn ago(since: SystemTime) -> Duration {

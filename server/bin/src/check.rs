@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use conclave_link::{Credentials, Files, Listener, Plane};
-use conclave_server::Config;
+use conclave_server::{Config, Limits};
 
 use crate::out::{self, Failure, Outcome};
 use crate::pki::show;
@@ -34,6 +34,7 @@ pub(crate) fn run(path: &Path, config: &Config, json: bool) -> Outcome {
             "data": config.data,
             "data_exists": !fresh,
             "tls": config.tls,
+            "limits": limits_json(config),
             "certificate": show::json(summary),
         }));
         return Ok(());
@@ -52,8 +53,26 @@ pub(crate) fn run(path: &Path, config: &Config, json: bool) -> Outcome {
         (true, false) => "not there yet; waits for the member that makes the cluster",
     };
     out::line(format!("data         {} ({state})", config.data.display()));
+    out::line(format!("limits       {}", limits(config)));
     out::line(format!("certificate  {}", show::brief(summary)));
     Ok(())
+}
+
+/// Limits that are not the defaults, with their bounds.
+fn limits(config: &Config) -> String {
+    let set = config.effective_limits().all().into_iter().zip(Limits::default().all());
+    let others = set.filter(|((_, value, ..), (_, default, ..))| value != default);
+    let others = others.map(|((name, value, least, most), _)| format!("{name} {value} (of {least} to {most})"));
+    let others: Vec<String> = others.collect();
+    if others.is_empty() { "the defaults".to_owned() } else { others.join(" · ") }
+}
+
+fn limits_json(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    let limits = config.effective_limits().all().into_iter();
+    let json = |(name, value, least, most): (&str, u64, u64, u64)| {
+        (name.to_owned(), serde_json::json!({ "value": value, "least": least, "most": most }))
+    };
+    limits.map(json).collect()
 }
 
 /// Loads the member's credentials and tries them as a start would, on a port that nobody uses.

@@ -6,6 +6,7 @@ mod doctor;
 mod out;
 mod overview;
 mod pki;
+mod plugin;
 mod replace;
 mod restore;
 mod server;
@@ -32,6 +33,8 @@ enum Command {
     Pki(pki::Args),
     Restore(restore::Args),
     Doctor(doctor::Args),
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     #[command(flatten)]
     Client(conclave_cli::Command),
 }
@@ -46,6 +49,10 @@ fn main() -> ExitCode {
         Command::Pki(args) => out::end(&pki::run(&args, json), json),
         Command::Restore(args) => out::end(&restore::run(&args, json), json),
         Command::Doctor(args) => doctor::run(&args, &cli.globals),
+        Command::Plugin(command) => match plugin::run(command, json) {
+            Ok(ended) => out::end(&ended, json),
+            Err(command) => client(*command, &cli.globals),
+        },
         Command::Client(command) => client(command, &cli.globals),
     }
 }
@@ -65,6 +72,26 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         overview::grouped(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn no_command_has_an_option_of_a_global_ones_name_and_another_type() {
+        fn walk(command: &clap::Command, globals: &[&clap::Arg], taken: &mut Vec<String>) {
+            for sub in command.get_subcommands() {
+                let differs = |arg: &clap::Arg, global: &clap::Arg| {
+                    arg.get_id() == global.get_id()
+                        && arg.get_value_parser().type_id() != global.get_value_parser().type_id()
+                };
+                let own = sub.get_arguments().filter(|arg| globals.iter().any(|global| differs(arg, global)));
+                taken.extend(own.map(|arg| format!("{} {}", sub.get_name(), arg.get_id())));
+                walk(sub, globals, taken);
+            }
+        }
+        let command = Cli::command();
+        let globals: Vec<&clap::Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
+        let mut taken = Vec::new();
+        walk(&command, &globals, &mut taken);
+        assert!(globals.len() > 5 && taken.is_empty(), "{taken:?}");
     }
 
     #[test]

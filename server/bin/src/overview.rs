@@ -10,12 +10,12 @@ const GROUPS: [(&str, &[&str]); 6] = [
     (
         "The tree",
         &[
-            "create", "get", "set", "delete", "ls", "list", "stat", "exists", "tree", "multi", "watch", "import",
-            "export", "acl", "policy",
+            "create", "get", "set", "update", "delete", "ls", "tree", "stat", "exists", "count", "txn", "watch",
+            "import", "export", "acl", "policy",
         ],
     ),
-    ("Recipes", &["lock", "elect", "queue", "barrier", "discover"]),
-    ("Plugins", &["plugin", "call", "query"]),
+    ("Recipes", &["lock", "semaphore", "elect", "service", "queue", "barrier", "counter"]),
+    ("Plugins", &["plugin", "call", "ask"]),
     ("The cluster", &["status", "cluster", "session", "backup", "restore", "doctor", "bench"]),
     ("Other programs", &["shell", "completions"]),
 ];

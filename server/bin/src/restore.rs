@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use conclave_cli::Verified;
 use conclave_server::offline::{self, First};
-use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
+use conclave_server::{Config, Limits, Listen, MemberAddress, PluginOptions, RaftTiming, StorageOptions};
 
 use crate::dev;
 use crate::out::{self, Failure, Outcome};
@@ -134,12 +134,16 @@ fn configuration(args: &Args) -> Outcome<(PathBuf, String)> {
         members: vec![MemberAddress { id: args.member, client: args.client.clone(), peer: args.peer.clone() }],
         raft: RaftTiming::default(),
         storage: StorageOptions::default(),
+        limits: Limits::default(),
+        plugins: PluginOptions::default(),
     };
     let broken = |error| Failure::broken(file.display(), error);
     let mut table = toml::Table::try_from(&config).map_err(broken)?;
     // Not written down, so that a later version's defaults hold for this cluster too.
     table.remove("raft");
     table.remove("storage");
+    table.remove("limits");
+    table.remove("plugins");
     let text = toml::to_string(&table).map_err(|error| Failure::broken(file.display(), error))?;
     // The id is looked at as a start would.
     Config::parse(&text, []).map_err(|error| Failure::Usage(error.to_string()))?;

@@ -35,6 +35,10 @@ fn the_printed_defaults_pass_the_check_which_says_what_would_be_used() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((json["member"].as_u64(), json["data_exists"].as_bool()), (Some(1), Some(false)));
     assert_eq!(json["certificate"]["uri"], "spiffe://conclave/member/1");
+    let data = serde_json::json!({ "value": 1 << 20, "least": 1 << 10, "most": 3 << 19 });
+    assert_eq!(json["limits"]["data_bytes"], data);
+    let ran = check(dir.path(), &text.replace("multi_steps = 5000", "multi_steps = 70"));
+    assert!(ran.out.contains("limits       multi_steps 70 (of 1 to 10000)"), "{}", ran.out);
 }
 
 #[test]
@@ -46,6 +50,8 @@ fn what_is_wrong_with_a_configuration_is_named() {
         ("heartbeat_ms", "hartbeat_ms", "did you mean `raft.heartbeat_ms`?"),
         ("member = 1 ", "member = 9 ", "`member` is 9: it is not among `members`"),
         ("member = 1 ", "member = 2 ", "the certificate is member/1's, but this is member 2"),
+        ("multi_steps = 5000", "multi_steps = 0", "limits.multi_steps is 0, it must be between 1 and 10000"),
+        ("multi_steps", "multi_step", "did you mean `limits.multi_steps`?"),
         ("tls = \"tls\"", "tls = \"gone\"", "conclave pki issue member 1"),
         ("127.0.0.1:7301", "0.0.0.0:7301", "listen.admin"),
         ("cluster = ", "cluster ", "member.toml"),

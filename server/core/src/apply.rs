@@ -1,11 +1,11 @@
 //! What every member does with an entry: check the chain, write its rows, verify the digest.
 
 use bytes::Bytes;
-use conclave_protocol::{Change, Zxid, limits};
 
 use crate::digest::{Chain, Digest, RowHash};
 use crate::entry::Entry;
-use crate::{Fault, Table, key, row};
+use crate::history::{self, Bounds};
+use crate::{Fault, Table};
 
 /// What a member keeps beside the tables, in the same transaction, and outside the digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +36,19 @@ pub trait Tables {
     /// # Errors
     /// A fault of this member.
     fn write(&mut self, table: Table, key: &[u8], value: Option<&[u8]>) -> Result<Option<RowHash>, Fault>;
+
+    /// A row's value as it is now, verified.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault>;
+
+    /// The first row after this key (exclusive; the empty one is before all): its key and the bytes of its value, which is
+    /// not looked at.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    fn after(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Fault>;
 
     /// What is kept beside the tables.
     fn local(&mut self) -> &mut Local;
@@ -103,7 +116,7 @@ pub fn apply_trusting(tables: &mut dyn Tables, at: Position, payload: &[u8], tru
     if digest.0 != entry.digest && trust == Trust::Entry {
         return Err(Fault::Digest { zxid: entry.last(), computed: digest.0, expected: entry.digest });
     }
-    keep(tables, &entry)?;
+    history::keep(tables, &entry, Bounds::default())?;
     let local = tables.local();
     local.chain = Chain::after(payload);
     local.digest = digest.0;
@@ -119,21 +132,3 @@ pub fn skip(tables: &mut dyn Tables, at: Position, membership: Option<Bytes>) {
         local.membership = membership;
     }
 }
-
-/// Adds an entry's changes to the history, and drops as many transactions at its other end.
-fn keep(tables: &mut dyn Tables, entry: &Entry) -> Result<(), Fault> {
-    for (zxid, transaction) in entry.numbered() {
-        if !transaction.changes.is_empty() {
-            let row = row::encode(&ChangesRef(&transaction.changes));
-            tables.write(Table::Change, &key::change(zxid), Some(&row))?;
-        }
-        if let Some(old) = zxid.0.checked_sub(limits::HISTORY_TRANSACTIONS).filter(|old| *old > 0) {
-            tables.write(Table::Change, &key::change(Zxid(old)), None)?;
-        }
-    }
-    Ok(())
-}
-
-/// The bytes of [`row::Changes`], without a copy of them.
-#[derive(serde::Serialize)]
-struct ChangesRef<'a>(&'a [Change]);

@@ -1,13 +1,14 @@
 //! What Raft replicates: transactions that were planned together, as rows, changes and replies.
 
 use bytes::Bytes;
-use conclave_protocol::{Change, Nonce, SessionId, Zxid};
+use conclave_protocol::{Nonce, SessionId, Zxid};
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
 use crate::digest::Chain;
+use crate::row::Recorded;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 3;
 
 /// One entry. All or nothing: its rows are coalesced by key, and its digest is the one after its last transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct Transaction {
     /// Who waits for it.
     pub origin: Origin,
     /// What it changed, in order.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Recorded>,
     /// CBOR of its [`Outcome`](conclave_protocol::Outcome); empty for the leader's own.
     pub outcome: Bytes,
 }
@@ -55,6 +56,13 @@ pub enum Origin {
         principal: String,
         /// Which.
         nonce: Nonce,
+    },
+    /// The end of a session's call that had parked.
+    Completion {
+        /// Which session.
+        session: SessionId,
+        /// The call's sequence there.
+        sequence: u64,
     },
     /// The leader's own: genesis, stamps, expiry.
     Leader,

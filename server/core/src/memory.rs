@@ -5,10 +5,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use conclave_protocol::Refusal;
+use conclave_protocol::plugin::{ComponentDigest, Manifest};
 
 use crate::apply::{Local, Position, Tables, apply};
 use crate::digest::{Chain, Digest, RowHash};
-use crate::plan::{Asked, Install, Planner, Procedure, Procedures, Request, Work};
+use crate::plan::{Asked, Install, Planner, Request, Work};
+use crate::plugin::{Ran, Run, Runner};
 use crate::view::{Base, Row, Tx};
 use crate::{Fault, Table, layer};
 
@@ -36,8 +39,16 @@ impl MemTables {
     /// # Errors
     /// A fault, which would be a defect here.
     pub fn with_root(cluster: &str, plugins: Vec<Install>) -> Result<Self, Fault> {
+        Self::with_plugins(cluster, plugins, Arc::new(NoPlugins))
+    }
+
+    /// The same, with what runs these plugins.
+    ///
+    /// # Errors
+    /// A fault, which would be a defect here.
+    pub fn with_plugins(cluster: &str, plugins: Vec<Install>, runner: Arc<dyn Runner>) -> Result<Self, Fault> {
         let mut tables = Self::new(cluster);
-        let mut planner = Planner::new(1, tables.snapshot(), &tables.local, Box::new(NoProcedures))?;
+        let mut planner = Planner::new(1, tables.snapshot(), &tables.local, runner)?;
         let work = Work::Genesis { plugins };
         planner.plan(&Request { principal: String::new(), asked: Asked::Leader, fence: None, work }, 0)?;
         if let Some(cut) = planner.cut() {
@@ -100,6 +111,15 @@ impl Tables for MemTables {
         Ok(before.map(|(hash, _)| hash))
     }
 
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.row(table, key)
+    }
+
+    fn after(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Fault> {
+        let mut rows = self.rows(table).range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
+        Ok(rows.next().map(|(key, (_, value))| (key.clone(), value.len())))
+    }
+
     fn local(&mut self) -> &mut Local {
         &mut self.local
     }
@@ -130,20 +150,25 @@ fn slot(table: Table) -> usize {
 
 /// Where no plugin can be run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoProcedures;
+pub struct NoPlugins;
 
-impl Procedures for NoProcedures {
-    fn prepare(&mut self, _: [u8; 32], _: &[u8]) -> Result<(), String> {
+impl Runner for NoPlugins {
+    fn inspect(&self, _: ComponentDigest, _: &[u8]) -> Result<Manifest, String> {
         Err("plugins can't be run here".to_owned())
     }
 
-    fn call(&mut self, tx: Tx, call: Procedure) -> (Tx, Result<Bytes, conclave_protocol::Refusal>) {
-        (
-            tx,
-            Err(conclave_protocol::Refusal::PluginFailed {
-                plugin: call.plugin,
-                why: "it can't be run here".to_owned(),
-            }),
-        )
+    fn prepare(&self, _: ComponentDigest, _: &[u8]) -> Result<Manifest, String> {
+        Err("plugins can't be run here".to_owned())
     }
+
+    fn is_ready(&self, _: ComponentDigest) -> bool {
+        false
+    }
+
+    fn run(&self, tx: Tx, run: Run) -> Ran {
+        let ended = Err(Refusal::PluginFailed { plugin: run.plugin, why: "it can't be run here".to_owned() });
+        Ran { tx, ended, fuel: 0, args: None }
+    }
+
+    fn compared(&self, _: &str, _: Option<String>) {}
 }

@@ -2,14 +2,14 @@
 
 mod pending;
 mod planner;
+mod plugins;
 mod replies;
 
 use bytes::Bytes;
-use conclave_protocol::{Fence, Nonce, Op, PushBack, Refusal, SessionId, Zxid};
+use conclave_protocol::plugin::ComponentDigest;
+use conclave_protocol::{Fence, Nonce, Op, PushBack, SessionId, Zxid};
 
-use crate::view::Tx;
-
-pub use planner::{Cut, Planner};
+pub use planner::{Begin, Cut, Planner};
 
 /// A request as it reaches the leader.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,6 +35,8 @@ pub enum Asked {
         sequence: u64,
         /// The lowest sequence that the client has no reply to.
         floor: u64,
+        /// Sequences of parked calls whose end the client knows of.
+        completed: Vec<u64>,
     },
     /// By a nonce that is remembered until a time.
     Once {
@@ -64,8 +66,41 @@ pub enum Work {
     },
     /// Writes the time down (the leader's own, when idle).
     Stamp,
-    /// Forgets one-shot writes whose `until` has passed (the leader's own).
-    Forget,
+    /// Forgets one-shot writes whose `until` has passed, deletes znodes whose time to live is over and containers that
+    /// were left; at most a batch of them (the leader's own). Dropped when nothing is due.
+    Sweep,
+    /// Enough members are ready for a plugin's component (the leader's own).
+    Activate {
+        /// Which plugin.
+        plugin: String,
+        /// Which component.
+        digest: ComponentDigest,
+    },
+    /// A member can't run a plugin's component (the leader's own).
+    Reject {
+        /// Which plugin.
+        plugin: String,
+        /// Which component.
+        digest: ComponentDigest,
+        /// Who, and why.
+        why: String,
+    },
+    /// A plugin failed too often (the leader's own).
+    Suspend {
+        /// Which plugin.
+        plugin: String,
+        /// How.
+        why: String,
+    },
+    /// A plugin's timer is due (the leader's own).
+    Tick {
+        /// Which plugin.
+        plugin: String,
+        /// Which of its triggers.
+        trigger: String,
+    },
+    /// Runs the next parked call that was woken (the leader's own). Dropped when there is none.
+    Wake,
     /// Makes the first transaction (the leader's own, iff the last zxid is 0).
     Genesis {
         /// Plugins that every new cluster has.
@@ -79,7 +114,7 @@ pub struct Install {
     /// The name that it is called by.
     pub name: String,
     /// SHA-256 of the component.
-    pub digest: [u8; 32],
+    pub digest: ComponentDigest,
     /// The component.
     pub component: Bytes,
 }
@@ -101,7 +136,7 @@ pub enum Verdict {
 /// Whether the tree may grow, as the leader's disk has it.
 ///
 /// Where growth is refused, a client's request whose transaction would leave the tree larger than it was is answered
-/// with [`Refusal::DiskFull`], which is a transaction like any refusal. Counted is what znodes take, the whole
+/// with [`Refusal::DiskFull`](conclave_protocol::Refusal::DiskFull), which is a transaction like any refusal. Counted is what znodes take, the whole
 /// transaction together: a multi or a procedure may create as much as it deletes. All else goes on: deletes, ends of
 /// sessions, checks, data that gets no longer, the leader's own work. Rows of exactly-once (replies, one-shot writes)
 /// are not counted: they are bounded, and they go by themselves.
@@ -117,32 +152,4 @@ pub enum Growth {
         /// Bytes that have to be free before it may again.
         least_bytes: u64,
     },
-}
-
-/// Runs plugins' procedures inside the transaction that is being planned.
-pub trait Procedures: Send {
-    /// Makes a component ready to run, or says why it can never run. Called for every plugin before the first plan.
-    ///
-    /// # Errors
-    /// Why the component can't be run.
-    fn prepare(&mut self, digest: [u8; 32], component: &[u8]) -> Result<(), String>;
-
-    /// Runs a procedure. The transaction is handed in and comes back, with what the procedure wrote to it; when the
-    /// answer is a refusal, the caller drops it.
-    fn call(&mut self, tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>);
-}
-
-/// A procedure call.
-#[derive(Clone, Debug)]
-pub struct Procedure {
-    /// The plugin's name.
-    pub plugin: String,
-    /// Its component.
-    pub digest: [u8; 32],
-    /// Its settings.
-    pub settings: Bytes,
-    /// The procedure's name.
-    pub procedure: String,
-    /// Its arguments.
-    pub args: Bytes,
 }

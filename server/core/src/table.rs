@@ -16,25 +16,41 @@ pub enum Table {
     Session = 4,
     /// (session, sequence) → [`row::Reply`](crate::row::Reply): replies too large for the session's own row.
     Reply = 5,
-    /// (principal, nonce) → [`row::Once`](crate::row::Once).
+    /// (principal, nonce) → [`row::Once`](crate::row::Once); principal → how many of these there are.
     Once = 6,
-    /// (deadline, key of `Once`) → (): which one-shot writes can be forgotten.
+    /// (deadline, key of `Once`) → (): which one-shot writes can be forgotten. (Deadline, znode id) →
+    /// [`row::Owned`](crate::row::Owned): which znodes may have to go.
     Expiry = 7,
     /// (session, znode id) → [`row::Owned`](crate::row::Owned): the ephemeral znodes of a session.
     Owned = 8,
     /// Zxid → its changes; bounded, trimmed when applied, not in the digest.
     Change = 9,
-    /// Name → [`row::Plugin`](crate::row::Plugin).
+    /// Name → [`row::Plugin`](crate::row::Plugin), every installed plugin.
     Plugin = 10,
     /// (SHA-256 of a component, chunk number) → bytes.
     Blob = 11,
     /// One row, [`row::State`](crate::row::State).
     State = 12,
+    /// Number of an access list → [`AccessList`](conclave_protocol::AccessList).
+    Acl = 13,
+    /// Hash of an access list → its number.
+    AclIndex = 14,
+    /// (session, sequence) → [`row::Parked`](crate::row::Parked): calls of procedures that may park.
+    Parked = 15,
+    /// (hash of a path, who is woken, test, ticket, condition) → [`row::Waiter`](crate::row::Waiter): who waits for a znode, in
+    /// order.
+    Waiting = 16,
+    /// (zxid, hash of what) → [`row::Woken`](crate::row::Woken): what parked calls are to be run again for, the oldest first.
+    Wake = 17,
+    /// (plugin, ticket) → (session, sequence): its calls that wait. Plugin → how many those are.
+    Calls = 18,
+    /// SHA-256 of a component → [`row::Uploaded`](crate::row::Uploaded): not installed yet.
+    Upload = 19,
 }
 
 impl Table {
     /// All tables, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::Znode,
         Self::Data,
         Self::Child,
@@ -47,6 +63,13 @@ impl Table {
         Self::Plugin,
         Self::Blob,
         Self::State,
+        Self::Acl,
+        Self::AclIndex,
+        Self::Parked,
+        Self::Waiting,
+        Self::Wake,
+        Self::Calls,
+        Self::Upload,
     ];
 
     /// Its number in hashes and in the log.
@@ -77,6 +100,13 @@ impl Table {
             Self::Plugin => "plugin",
             Self::Blob => "blob",
             Self::State => "state",
+            Self::Acl => "acl",
+            Self::AclIndex => "acl-index",
+            Self::Parked => "parked",
+            Self::Waiting => "waiting",
+            Self::Wake => "wake",
+            Self::Calls => "calls",
+            Self::Upload => "upload",
         }
     }
 
@@ -99,10 +129,16 @@ impl ZnodeId {
 /// Keys of rows: big-endian numbers, so that their order is the bytes' order.
 pub mod key {
     use super::{SessionId, ZnodeId, Zxid};
-    use conclave_protocol::Nonce;
+    use conclave_protocol::plugin::ComponentDigest;
+    use conclave_protocol::{Nonce, Path};
+
+    use crate::plugin::{Test, Wake};
 
     /// The only key of [`Table::State`](super::Table::State).
     pub const STATE: &[u8] = b"state";
+
+    /// Of [`Kept`](crate::row::Kept) in [`Table::Change`](super::Table::Change), before the rows of all transactions.
+    pub const KEPT: [u8; 8] = [0; 8];
 
     /// Of `Znode` and `Data`.
     #[must_use]
@@ -138,15 +174,27 @@ pub mod key {
     #[must_use]
     pub fn once(principal: &str, nonce: &Nonce) -> [u8; 32] {
         let mut key = [0; 32];
-        key[..16].copy_from_slice(&xxhash_rust::xxh3::xxh3_128(principal.as_bytes()).to_be_bytes());
+        key[..16].copy_from_slice(&once_of(principal));
         key[16..].copy_from_slice(nonce.as_bytes());
         key
     }
 
-    /// Of `Expiry`.
+    /// Of the number of a principal's rows in `Once`; also what their keys begin with.
     #[must_use]
-    pub fn expiry(deadline_ms: u64, once: &[u8]) -> Vec<u8> {
-        [&deadline_ms.to_be_bytes(), once].concat()
+    pub fn once_of(principal: &str) -> [u8; 16] {
+        xxhash_rust::xxh3::xxh3_128(principal.as_bytes()).to_be_bytes()
+    }
+
+    /// Of `Expiry`: a deadline, and the key of what it is for.
+    #[must_use]
+    pub fn expiry(deadline_ms: u64, of: &[u8]) -> Vec<u8> {
+        [&deadline_ms.to_be_bytes(), of].concat()
+    }
+
+    /// Of `Acl`.
+    #[must_use]
+    pub fn acl(number: u32) -> [u8; 4] {
+        number.to_be_bytes()
     }
 
     /// Of `Change`.
@@ -157,8 +205,82 @@ pub mod key {
 
     /// Of `Blob`.
     #[must_use]
-    pub fn blob(digest: &[u8; 32], chunk: u32) -> Vec<u8> {
-        [&digest[..], &chunk.to_be_bytes()].concat()
+    pub fn blob(digest: &ComponentDigest, chunk: u32) -> Vec<u8> {
+        [&digest.0[..], &chunk.to_be_bytes()].concat()
+    }
+
+    /// Of `Parked`; the session's key is the prefix of its calls.
+    #[must_use]
+    pub fn parked(id: SessionId, sequence: u64) -> [u8; 16] {
+        pair(id.0, sequence)
+    }
+
+    /// What `Expiry` has of a call's deadline: one byte more than a call's key, so that it is like no other.
+    #[must_use]
+    pub fn deadline(id: SessionId, sequence: u64) -> Vec<u8> {
+        [&pair(id.0, sequence)[..], b"p"].concat()
+    }
+
+    /// What `Expiry` has of an uploaded component: one byte more than a digest.
+    #[must_use]
+    pub fn upload(digest: &ComponentDigest) -> Vec<u8> {
+        [&digest.0[..], b"u"].concat()
+    }
+
+    /// Of the znode at a path in `Waiting` and `Wake`.
+    #[must_use]
+    pub fn awaited(path: &Path) -> [u8; 16] {
+        xxhash_rust::xxh3::xxh3_128(path.as_str().as_bytes()).to_be_bytes()
+    }
+
+    /// Of `Waiting`: those with the same test stand together, by ticket; of a test's numbers the one that holds first
+    /// comes first.
+    #[must_use]
+    pub fn waiting(awaited: &[u8; 16], wake: Wake, test: Test, ticket: Zxid, condition: u8) -> Vec<u8> {
+        let wake = match wake {
+            Wake::All => 0,
+            Wake::One => 1,
+        };
+        let (test, number) = match test {
+            Test::Exists => (0, 0),
+            Test::Absent => (1, 0),
+            Test::VersionAbove(version) => (2, version),
+            Test::ChildrenAtLeast(children) => (3, children),
+            Test::ChildrenAtMost(children) => (4, !children),
+        };
+        [&awaited[..], &[wake, test], &number.to_be_bytes(), &ticket.0.to_be_bytes(), &[condition]].concat()
+    }
+
+    /// The prefixes of all that wait for a znode, one for each kind of test and of waking; see [`waiting`].
+    pub fn kinds_of_waiting(awaited: &[u8; 16]) -> impl Iterator<Item = Vec<u8>> {
+        (0..2).flat_map(move |wake| (0..5).map(move |test| [&awaited[..], &[wake, test]].concat()))
+    }
+
+    /// Behind all keys of `Waiting` of the same znode, kind of test and of waking as this one.
+    #[must_use]
+    pub fn behind_kind_of_waiting(key: &[u8]) -> Vec<u8> {
+        [key.get(..18).unwrap_or(key), &[u8::MAX; 18]].concat()
+    }
+
+    /// Of `Wake`.
+    #[must_use]
+    pub fn wake(zxid: Zxid, what: &[u8; 16]) -> [u8; 24] {
+        let mut key = [0; 24];
+        key[..8].copy_from_slice(&zxid.0.to_be_bytes());
+        key[8..].copy_from_slice(what);
+        key
+    }
+
+    /// The prefix of a plugin's rows in `Calls`, and the key of their number: names have no such byte.
+    #[must_use]
+    pub fn calls_of(plugin: &str) -> Vec<u8> {
+        [plugin.as_bytes(), &[0]].concat()
+    }
+
+    /// Of `Calls`.
+    #[must_use]
+    pub fn call(plugin: &str, ticket: Zxid) -> Vec<u8> {
+        [plugin.as_bytes(), &[0], &ticket.0.to_be_bytes()].concat()
     }
 
     fn pair(first: u64, second: u64) -> [u8; 16] {

@@ -8,7 +8,7 @@ use conclave_core::Table;
 use conclave_core::memory::MemTables;
 use conclave_core::plan::{Growth, Work};
 use conclave_core::view::Base;
-use conclave_protocol::{Check, Create, Delete, Kind, Op, Outcome, Refusal, Set, Step, Zxid};
+use conclave_protocol::{Check, Condition, Create, Delete, Kind, Op, Outcome, Refusal, Set, Step, Zxid};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ use support::{Member, code, create, delete, ephemeral, fenced, once, open, own, 
 const FULL: Growth = Growth::Refused { free_bytes: 7, least_bytes: 9 };
 
 fn filled(text: &str, bytes: usize) -> Create {
-    Create { path: path(text), data: vec![1; bytes].into(), kind: Kind::default(), parents: true }
+    Create { parents: true, ..Create::new(path(text), vec![1; bytes]) }
 }
 
 /// With `/a` (5 bytes of data) and `/a/b` (none), on a full disk.
@@ -33,7 +33,7 @@ fn full() -> Member {
 fn what_grows_is_refused_and_what_does_not_goes_on() {
     let step = |bytes| Step::Create(filled("/new", bytes));
     let smaller = Step::Delete(Delete { path: path("/a"), if_version: None, recursive: true });
-    let check = Step::Check(Check { path: path("/a"), if_version: Some(0) });
+    let check = Step::Check(Check { path: path("/a"), condition: Condition::Version(0) });
     for (op, expected) in [
         (create("/new"), "disk-full"),
         (Op::Create(filled("/x/y/z", 0)), "disk-full"),
@@ -138,7 +138,7 @@ fn some_path() -> impl Strategy<Value = String> {
 fn some_step() -> impl Strategy<Value = Step> {
     let create =
         (some_path(), 0..20_usize, any::<bool>(), any::<bool>()).prop_map(|(at, bytes, sequential, parents)| {
-            let kind = Kind { ephemeral: false, sequential };
+            let kind = Kind { sequential, ..Kind::default() };
             Step::Create(Create { kind, parents, ..filled(&at, bytes) })
         });
     let set = (some_path(), 0..20_usize)
@@ -153,7 +153,7 @@ fn some_op() -> impl Strategy<Value = Op> {
         Step::Create(create) => Op::Create(create),
         Step::Set(set) => Op::Set(set),
         Step::Delete(delete) => Op::Delete(delete),
-        check @ Step::Check(_) => Op::Multi(vec![check]),
+        other => Op::Multi(vec![other]),
     });
     prop_oneof![2 => one, 1 => vec(some_step(), 1..6).prop_map(Op::Multi)]
 }

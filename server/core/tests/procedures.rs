@@ -4,34 +4,23 @@
 mod support;
 
 use bytes::Bytes;
-use conclave_core::memory::MemTables;
-use conclave_core::plan::{Growth, Install, Planner, Procedure, Procedures};
+use conclave_core::plan::Growth;
+use conclave_core::plugin::{Ended, Run, What};
 use conclave_core::view::{Stop, Tx};
 use conclave_core::{Fault, Table};
-use conclave_protocol::{Call, Create, Delete, Kind, Op, Refusal, Set, Value, limits};
+use conclave_protocol::{Call, Create, Delete, Detail, Kind, Op, Refusal, Set, Value, limits};
 
+use support::scripts::{self, Scripts};
 use support::{Member, code, once, path};
 
 /// Procedures in Rust: the name says what is done.
-struct Scripted;
-
-impl Procedures for Scripted {
-    fn prepare(&mut self, _: [u8; 32], component: &[u8]) -> Result<(), String> {
-        if component == b"bad" { Err("it is no component".to_owned()) } else { Ok(()) }
-    }
-
-    fn call(&mut self, mut tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>) {
-        let done = run(&mut tx, &call);
-        (tx, done)
-    }
-}
-
-fn run(tx: &mut Tx, call: &Procedure) -> Result<Bytes, Refusal> {
-    let refused = |message: &str| Refusal::PluginRefused { plugin: call.plugin.clone(), message: message.to_owned() };
-    let create = Create { path: path("/made"), data: call.args.clone(), kind: Kind::default(), parents: true };
+fn run(tx: &mut Tx, run: &Run) -> Result<Ended, Refusal> {
+    let What::Procedure { name, args, .. } = &run.what else { panic!("{:?}", run.what) };
+    let refused = |message: &str| scripts::refused(run, message);
+    let create = Create { parents: true, ..Create::new(path("/made"), args.clone()) };
     let (made, stat) = tx.create(&create).map_err(|_| refused("create"))?;
-    assert_eq!(tx.get(&made).unwrap(), Some((call.args.clone(), stat)), "it sees what it wrote");
-    match call.procedure.as_str() {
+    assert_eq!(tx.get(&made).unwrap(), Some((args.clone(), stat)), "it sees what it wrote");
+    let bytes = match name.as_str() {
         "make" => Ok(Bytes::from(tx.rows_written().to_string())),
         "swap" => {
             tx.delete(&Delete { path: path("/old"), if_version: None, recursive: false })
@@ -51,37 +40,31 @@ fn run(tx: &mut Tx, call: &Procedure) -> Result<Bytes, Refusal> {
             let too_large = Bytes::from(vec![0; limits::DATA_BYTES + 1]);
             let deep = Create { path: path("/x/y/z"), data: too_large, ..create };
             assert!(matches!(tx.create(&deep), Err(Stop::Refused(Refusal::Limit { .. }))));
-            let kind = Kind { ephemeral: true, sequential: false };
-            let nobodys = Create { path: path("/x/y/z"), data: Bytes::new(), kind, parents: true };
+            let kind = Kind { ephemeral: true, ..Kind::default() };
+            let nobodys = Create { kind, parents: true, ..Create::new(path("/x/y/z"), Bytes::new()) };
             assert!(matches!(tx.create(&nobodys), Err(Stop::Refused(Refusal::NoSession { .. }))));
             let set = Set { path: made.clone(), data: Bytes::new(), if_version: Some(9) };
             assert!(matches!(tx.set(&set), Err(Stop::Refused(Refusal::BadVersion { .. }))));
             let delete = Delete { path: path("/"), if_version: None, recursive: true };
             assert!(tx.delete(&delete).is_err());
             assert_eq!((tx.rows_written(), tx.bytes_written(), tx.changes().len()), written);
-            assert_eq!(tx.children(&path("/"), None, 10, true).unwrap().children.len(), 1);
+            assert_eq!(tx.children(&path("/"), "", None, 10, Detail::Data).unwrap().children.len(), 1);
             Ok(Bytes::new())
         }
-        other => Err(Refusal::NoProcedure { plugin: call.plugin.clone(), procedure: other.to_owned() }),
-    }
+        other => panic!("{other} is not in the manifest"),
+    }?;
+    Ok(Ended::Done(bytes))
 }
 
 fn member() -> Member {
-    let install = |name: &str, digest, component: &'static [u8]| Install {
-        name: name.to_owned(),
-        digest: [digest; 32],
-        component: Bytes::from_static(component),
-    };
-    let mut member = Member::new();
-    member.tables = MemTables::with_root("test", vec![install("good", 1, b"good"), install("bad", 2, b"bad")]).unwrap();
-    let (tables, term) = (&member.tables, member.term);
-    member.planner = Planner::new(term, tables.snapshot(), tables.kept(), Box::new(Scripted)).unwrap();
-    member
+    let manifest = scripts::procedures(&["make", "swap", "refuse", "fault", "long", "go-on"], false);
+    let scripts = scripts::shared(Scripts::default().with(1, manifest, run));
+    Member::with_plugins(vec![scripts::built_in("good", 1), scripts::built_in("bad", 2)], &scripts)
 }
 
 fn call(plugin: &str, procedure: &str) -> Op {
     let args = Bytes::from_static(b"args");
-    Op::Call(Call { plugin: plugin.to_owned(), procedure: procedure.to_owned(), args })
+    Op::Call(Call { plugin: plugin.to_owned(), procedure: procedure.to_owned(), args, root: path("/") })
 }
 
 #[test]
@@ -107,13 +90,13 @@ fn what_a_procedure_that_refuses_wrote_is_undone() {
 fn a_plugin_that_is_not_there_or_cannot_be_run_is_refused() {
     let mut member = member();
     assert_eq!(code(&member.run(&once(1, 2_000, call("none", "make")))), "no-plugin");
-    assert_eq!(code(&member.run(&once(2, 2_000, call("bad", "make")))), "plugin-failed");
+    assert_eq!(code(&member.run(&once(2, 2_000, call("bad", "make")))), "plugin-disabled");
 }
 
 #[test]
 fn a_procedure_may_create_on_a_full_disk_as_much_as_it_deletes_and_no_more() {
     let mut member = member();
-    let old = Create { path: path("/old"), data: Bytes::from_static(b"1234"), kind: Kind::default(), parents: false };
+    let old = Create::new(path("/old"), Bytes::from_static(b"1234"));
     member.done(&once(1, 2_000, Op::Create(old)));
     member.planner.set_growth(Growth::Refused { free_bytes: 0, least_bytes: 1 });
     assert_eq!(code(&member.run(&once(2, 2_000, call("good", "make")))), "disk-full");

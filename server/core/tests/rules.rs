@@ -9,8 +9,10 @@ use conclave_core::entry::{Entry, Origin};
 use conclave_core::memory::MemTables;
 use conclave_core::plan::{Install, Planner, Verdict, Work};
 use conclave_core::query::{self, Stored};
+use conclave_core::row::Recorded;
 use conclave_core::{Fault, Table, ZnodeId, key};
-use conclave_protocol::{Change, Kind, Op, PushBack, Refusal, SessionId, Step, Value, Zxid, limits};
+use conclave_protocol::plugin::ComponentDigest;
+use conclave_protocol::{Create, Kind, Op, PushBack, Refusal, SessionId, Step, Value, Zxid, limits};
 
 use support::{
     ALICE, BOB, Member, code, create, delete, ephemeral, fenced, once, open, own, path, planner, set, write,
@@ -218,14 +220,9 @@ fn a_session_with_too_many_bytes_of_replies_is_pushed_back_until_it_acknowledges
     let session = member.open(ALICE);
     // A long path makes a long reply: a multi of many steps a longer one.
     let long = format!("/{}", "n".repeat(255)).repeat(40);
-    let parents =
-        conclave_protocol::Create { path: path(&long), data: Bytes::new(), kind: Kind::default(), parents: true };
-    let step = conclave_protocol::Create {
-        path: path(&format!("{long}/s")),
-        data: Bytes::new(),
-        kind: Kind { ephemeral: false, sequential: true },
-        parents: false,
-    };
+    let parents = Create { parents: true, ..Create::new(path(&long), Bytes::new()) };
+    let kind = Kind { sequential: true, ..Kind::default() };
+    let step = Create { kind, ..Create::new(path(&format!("{long}/s")), Bytes::new()) };
     let steps = Op::Multi(vec![Step::Create(step); 70]);
     member.done(&write(session, 1, 1, Op::Create(parents)));
     member.done(&write(session, 2, 2, steps.clone()));
@@ -245,11 +242,11 @@ fn a_one_shot_write_is_done_once_until_its_time_and_not_after() {
     assert_eq!(member.plan(&once(2, 1_000, create("/b"))), push_back(1_000));
     assert_eq!(member.plan(&once(2, 61_001, create("/b"))), push_back(1_000));
     assert_eq!(code(&member.run(&once(2, 61_000, create("/b")))), "done");
-    assert_eq!(member.plan(&own(Work::Forget)), Verdict::Dropped, "nothing is due");
+    assert_eq!(member.plan(&own(Work::Sweep)), Verdict::Dropped, "nothing is due");
     member.now_ms = 2_000;
-    member.planned(&own(Work::Forget));
+    member.planned(&own(Work::Sweep));
     member.settle();
-    assert_eq!((member.tables.count(Table::Once), member.tables.count(Table::Expiry)), (1, 1));
+    assert_eq!((member.tables.count(Table::Once), member.tables.count(Table::Expiry)), (2, 1), "one, and the count");
     assert_eq!(member.plan(&once(1, 2_000, create("/a"))), push_back(2_000));
 }
 
@@ -260,12 +257,13 @@ fn forgetting_goes_in_bounded_slices() {
         member.planned(&once(number, 2_000, create("/a")));
     }
     member.now_ms = 2_000;
-    for left in [500, 0] {
-        member.planned(&own(Work::Forget));
+    // One more row says how many there are.
+    for left in [1_001, 501, 0] {
+        member.planned(&own(Work::Sweep));
         member.settle();
         assert_eq!(member.tables.count(Table::Once), left);
     }
-    assert_eq!(member.plan(&own(Work::Forget)), Verdict::Dropped);
+    assert_eq!(member.plan(&own(Work::Sweep)), Verdict::Dropped);
 }
 
 #[test]
@@ -315,7 +313,7 @@ fn a_refusal_consumes_its_sequence_and_leaves_nothing_but_its_reply() {
     assert_eq!(member.plan(&write(session, 1, 1, create("/a"))), Verdict::Look(zxid));
 }
 
-fn as_create(op: Op) -> conclave_protocol::Create {
+fn as_create(op: Op) -> Create {
     match op {
         Op::Create(create) => create,
         other => panic!("{other:?}"),
@@ -392,12 +390,11 @@ fn time_never_runs_back_not_even_from_leader_to_leader() {
 // Rule 12: a session can always end.
 
 fn fill(member: &mut Member, session: SessionId, below: &str) -> (u64, Refusal) {
-    let kind = Kind { ephemeral: true, sequential: true };
+    let kind = Kind { ephemeral: true, sequential: true, ..Kind::default() };
     let mut sequence = 0;
     let mut step = 1_000;
     loop {
-        let create =
-            conclave_protocol::Create { path: path(&format!("{below}/e")), data: Bytes::new(), kind, parents: false };
+        let create = Create { kind, ..Create::new(path(&format!("{below}/e")), Bytes::new()) };
         sequence += 1;
         match member.run(&write(session, sequence, sequence, Op::Multi(vec![Step::Create(create); step]))) {
             Ok(_) => {}
@@ -422,12 +419,38 @@ fn a_session_with_ephemeral_znodes_on_the_longest_paths_can_end() {
     let mut member = Member::new();
     let session = member.open(ALICE);
     let below = format!("/{}", "n".repeat(255)).repeat(limits::DEPTH - 1);
-    let create = conclave_protocol::Create { parents: true, ..as_create(create(&below)) };
+    let create = Create { parents: true, ..as_create(create(&below)) };
     member.done(&once(9, 2_000, Op::Create(create)));
     let (owned, refusal) = fill(&mut member, session, &below);
     assert!((100..limits::SESSION_EPHEMERALS as u64).contains(&owned), "{owned}");
     assert_eq!(refusal.code(), "limit");
     ends_within_a_transaction(&mut member, session, owned);
+}
+
+#[test]
+fn a_session_whose_end_leaves_containers_on_the_longest_paths_can_end() {
+    let mut member = Member::new();
+    let session = member.open(ALICE);
+    let below = format!("/{}", "n".repeat(255)).repeat(limits::DEPTH - 2);
+    let container = Kind { container: true, ..Kind::default() };
+    for sequence in 1.. {
+        let parent = format!("{below}/{sequence:0255}");
+        let new = Create { kind: container, parents: true, ..Create::new(path(&parent), Bytes::new()) };
+        member.planned(&once(sequence, 2_000, Op::Create(new)));
+        let refused = member.run(&write(session, sequence, sequence, ephemeral(&format!("{parent}/{sequence:0255}"))));
+        if let Err(refusal) = refused {
+            assert_eq!(refusal.code(), "limit");
+            assert!(sequence > 100, "{sequence}");
+            ends_within_a_transaction(&mut member, session, sequence - 1);
+            break;
+        }
+    }
+    // Each of them is looked at in time.
+    member.now_ms += 1_000;
+    let sweeps = (0..99).take_while(|_| member.plan(&own(Work::Sweep)) != Verdict::Dropped).count();
+    assert!(sweeps < 99, "sweeps come to an end");
+    member.settle();
+    assert_eq!(query::state(&member.tables).unwrap().znodes, limits::DEPTH as u64 - 1 + 1, "the last one had no child");
 }
 
 fn ends_within_a_transaction(member: &mut Member, session: SessionId, owned: u64) {
@@ -449,7 +472,8 @@ fn ends_within_a_transaction(member: &mut Member, session: SessionId, owned: u64
 #[test]
 fn genesis_is_the_first_transaction_and_only_that() {
     let component = Bytes::from(vec![7; 600_000]);
-    let install = Install { name: "counter".to_owned(), digest: [3; 32], component: component.clone() };
+    let install =
+        Install { name: "counter".to_owned(), digest: ComponentDigest([3; 32]), component: component.clone() };
     let genesis = own(Work::Genesis { plugins: vec![install] });
     let mut tables = MemTables::new("test");
     let mut planner = planner(&tables, 1);
@@ -462,8 +486,10 @@ fn genesis_is_the_first_transaction_and_only_that() {
     assert_eq!(support::planner(&tables, 2).plan(&genesis, 5).unwrap(), Verdict::Dropped);
     let plugins = query::plugins(&tables).unwrap();
     assert_eq!(plugins.len(), 1);
-    assert_eq!((plugins[0].0.as_str(), plugins[0].1.digest), ("counter", [3; 32]));
-    assert_eq!(query::component(&tables, &[3; 32], plugins[0].1.chunks).unwrap(), component);
+    let version = &plugins[0].1.info.version;
+    assert_eq!((plugins[0].0.as_str(), version.digest), ("counter", ComponentDigest([3; 32])));
+    let kept = query::component(&tables, &version.digest, version.component_bytes).unwrap();
+    assert_eq!(kept, Some(component));
     assert_eq!(tables.kept().digest, tables.digest().0);
 }
 
@@ -498,7 +524,7 @@ fn an_ephemeral_znode_goes_with_its_session_and_counts_for_it_until_anyone_delet
     assert_eq!((row.owned, member.tables.count(Table::Owned)), (1, 1));
     member.planned(&own(Work::Expire { session }));
     member.cut();
-    let changes: Vec<Change> = member.apply_one().unwrap().transactions.remove(0).changes;
+    let changes: Vec<Recorded> = member.apply_one().unwrap().transactions.remove(0).changes;
     assert_eq!(changes.len(), 1);
     assert_eq!(get(&member, "/f"), None);
 }

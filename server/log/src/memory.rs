@@ -8,7 +8,7 @@ use std::{
 
 mod crash;
 
-use self::crash::{Change, Content, Edit, Random};
+use self::crash::{Change, Edit, Image, Op};
 use crate::disk::{Disk, File};
 
 /// What a power cut does to what was not synced. (A crash of the process alone does nothing: just open again.)
@@ -38,10 +38,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Inner {
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    pending_names: Vec<Change>,
+    image: Image,
     journal: Option<Journal>,
     faults: Faults,
     syncs: u64,
@@ -95,24 +92,11 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// How the disk was when recording began, and what was done to it since.
-#[derive(Default, Clone)]
+/// How the disk was when recording began, and what was done to it since: so it can be had as it was after any number
+/// of operations.
 struct Journal {
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    pending_names: Vec<Change>,
+    begun: Image,
     done: Vec<Op>,
-}
-
-/// Recorded, so that the disk can be had as it was after any number of operations.
-#[derive(Clone)]
-enum Op {
-    Create(String),
-    Change(Change),
-    Edit(usize, Edit),
-    Sync(usize),
-    SyncDir,
 }
 
 impl MemDisk {
@@ -131,13 +115,7 @@ impl MemDisk {
     /// Records what is done from now on.
     pub fn record(&self) {
         let mut inner = self.lock();
-        inner.journal = Some(Journal {
-            files: inner.files.clone(),
-            names: inner.names.clone(),
-            durable_names: inner.durable_names.clone(),
-            pending_names: inner.pending_names.clone(),
-            done: Vec::new(),
-        });
+        inner.journal = Some(Journal { begun: inner.image.clone(), done: Vec::new() });
     }
 
     /// How many operations were recorded.
@@ -147,60 +125,24 @@ impl MemDisk {
 
     /// A new disk as this one was after its first `operations`.
     pub fn after(&self, operations: usize) -> Self {
-        let disk = Self::default();
-        if let Some(Journal { files, names, durable_names, pending_names, done }) = self.lock().journal.clone() {
-            let mut inner = Inner { files, names, durable_names, pending_names, ..Inner::default() };
-            for op in done.into_iter().take(operations) {
-                // Recorded operations had succeeded.
-                let _ = inner.act(op);
-            }
-            *disk.lock() = inner;
+        let mut image = Image::default();
+        if let Some(Journal { begun, done }) = &self.lock().journal {
+            image = begun.clone();
+            done.iter().take(operations).for_each(|op| image.apply(op.clone()));
         }
-        disk
+        Self::holding(image)
     }
 
     /// The disk as a power cut leaves it if `choose` decides, for each unsynced change in turn, between loss (0) and
     /// keeping (1); it is given the number of choices. First the changes of names, in any combination, then for each
     /// file its growth and its sectors. So all that a power cut may do can be gone through.
     pub fn crash_by(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
-        let inner = self.lock();
-        let mut names = inner.durable_names.clone();
-        for change in &inner.pending_names {
-            if choose(2) == 1 {
-                change.apply(&mut names);
-            }
-        }
-        let mut files = Vec::new();
-        for id in names.values_mut() {
-            files.push(inner.files[*id].chosen(choose));
-            *id = files.len() - 1;
-        }
-        drop(inner);
-        let survivor = Self::default();
-        *survivor.lock() = Inner { files, durable_names: names.clone(), names, ..Inner::default() };
-        survivor
+        Self::holding(self.lock().image.chosen(choose))
     }
 
     /// The disk as a power cut leaves it: a new one, with nothing pending and no faults.
     pub fn crash(&self, loss: Loss) -> Self {
-        let mut inner = self.lock();
-        let mut random = Random(match loss {
-            Loss::Some(seed) => seed,
-            _ => 0,
-        });
-        let keep = match loss {
-            Loss::All => 0,
-            Loss::Nothing => inner.pending_names.len(),
-            Loss::Some(_) => random.below(inner.pending_names.len() + 1),
-        };
-        let mut names = inner.durable_names.clone();
-        for change in inner.pending_names.iter().take(keep) {
-            change.apply(&mut names);
-        }
-        let files: Vec<Content> = inner.files.iter_mut().map(|file| file.crashed(loss, &mut random)).collect();
-        let survivor = Self::default();
-        *survivor.lock() = Inner { files, durable_names: names.clone(), names, ..Inner::default() };
-        survivor
+        Self::holding(self.lock().image.crashed(loss))
     }
 
     /// An independent copy: the same files, all synced, no faults.
@@ -259,23 +201,12 @@ impl MemDisk {
     /// A file's bytes; `None` if there is none of that name.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.lock();
-        inner.names.get(name).map(|id| inner.files[*id].now.clone())
+        inner.image.names.get(name).map(|id| inner.image.files[*id].now.clone())
     }
 
     /// Replaces a file's bytes behind everyone's back, durably: rot, a cut, a stray write. Creates it if needed.
     pub fn overwrite(&self, name: &str, content: Vec<u8>) {
-        let mut inner = self.lock();
-        let id = match inner.names.get(name) {
-            Some(id) => *id,
-            None => {
-                inner.files.push(Content::default());
-                let id = inner.files.len() - 1;
-                inner.names.insert(name.to_owned(), id);
-                inner.durable_names.insert(name.to_owned(), id);
-                id
-            }
-        };
-        inner.files[id] = Content { durable: content.clone(), now: content, pending: Vec::new() };
+        self.lock().image.put(name, content);
     }
 
     /// Flips one bit of a file, durably.
@@ -291,8 +222,14 @@ impl MemDisk {
     /// Removes a file behind everyone's back, durably.
     pub fn lose(&self, name: &str) {
         let mut inner = self.lock();
-        inner.names.remove(name);
-        inner.durable_names.remove(name);
+        inner.image.names.remove(name);
+        inner.image.durable_names.remove(name);
+    }
+
+    fn holding(image: Image) -> Self {
+        let disk = Self::default();
+        disk.lock().image = image;
+        disk
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -305,36 +242,11 @@ impl MemDisk {
 }
 
 impl Inner {
-    fn act(&mut self, op: Op) -> io::Result<()> {
+    fn act(&mut self, op: Op) {
         if let Some(journal) = &mut self.journal {
             journal.done.push(op.clone());
         }
-        match op {
-            Op::Create(name) => {
-                self.files.push(Content::default());
-                let id = self.files.len() - 1;
-                self.change(Change::Link(name, id));
-            }
-            Op::Change(change) => self.change(change),
-            Op::Edit(id, edit) => {
-                edit.apply(&mut self.files[id].now);
-                self.files[id].pending.push(edit);
-            }
-            Op::Sync(id) => {
-                let file = &mut self.files[id];
-                // Edits one by one, not a copy of `now`: what a failed sync lost stays lost.
-                for edit in file.pending.drain(..) {
-                    edit.apply(&mut file.durable);
-                }
-                self.syncs += 1;
-            }
-            Op::SyncDir => {
-                for change in std::mem::take(&mut self.pending_names) {
-                    change.apply(&mut self.durable_names);
-                }
-            }
-        }
-        Ok(())
+        self.image.apply(op);
     }
 
     /// Whether it is this act's turn to fail.
@@ -354,7 +266,7 @@ impl Inner {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().map(|id| self.files[*id].now.len() as u64).sum()
+        self.image.names.values().map(|id| self.image.files[*id].now.len() as u64).sum()
     }
 
     fn write(&mut self, id: usize, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -364,22 +276,17 @@ impl Inner {
             Some(left) => *left -= 1,
             None => {}
         }
-        let length = self.files[id].now.len() as u64;
+        let length = self.image.files[id].now.len() as u64;
         let left = self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()));
         let most = length.saturating_add(left).saturating_sub(offset).min(data.len() as u64) as usize;
         if most > 0 {
-            self.act(Op::Edit(id, Edit::Write(offset, data[..most].to_vec())))?;
+            self.act(Op::Edit(id, Edit::Write(offset, data[..most].to_vec())));
         }
         if most < data.len() { Err(Fault::Full.into()) } else { Ok(()) }
     }
 
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.names);
-        self.pending_names.push(change);
-    }
-
     fn find(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.image.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -387,8 +294,8 @@ impl Disk for MemDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut inner = self.lock();
         inner.pass(Act::Create)?;
-        inner.act(Op::Create(name.to_owned()))?;
-        let id = inner.files.len() - 1;
+        inner.act(Op::Create(name.to_owned()));
+        let id = inner.image.files.len() - 1;
         drop(inner);
         Ok(self.handle(id))
     }
@@ -402,24 +309,27 @@ impl Disk for MemDisk {
         let mut inner = self.lock();
         inner.pass(Act::Rename)?;
         let id = inner.find(from)?;
-        inner.act(Op::Change(Change::Rename(from.to_owned(), to.to_owned(), id)))
+        inner.act(Op::Change(Change::Rename(from.to_owned(), to.to_owned(), id)));
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut inner = self.lock();
         inner.pass(Act::Remove)?;
         inner.find(name)?;
-        inner.act(Op::Change(Change::Unlink(name.to_owned())))
+        inner.act(Op::Change(Change::Unlink(name.to_owned())));
+        Ok(())
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock().names.keys().cloned().collect())
+        Ok(self.lock().image.names.keys().cloned().collect())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut inner = self.lock();
         inner.pass(Act::SyncDir)?;
-        inner.act(Op::SyncDir)
+        inner.act(Op::SyncDir);
+        Ok(())
     }
 }
 
@@ -432,7 +342,7 @@ impl File for MemFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let mut inner = self.disk.lock();
         inner.pass(Act::Read)?;
-        let content = &inner.files[self.id].now;
+        let content = &inner.image.files[self.id].now;
         let start = content.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
         let read = into.len().min(content.len() - start);
         into[..read].copy_from_slice(&content[start..start + read]);
@@ -449,18 +359,21 @@ impl File for MemFile {
             inner = self.disk.shared.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         if let Err(error) = inner.pass(Act::Sync) {
-            inner.files[self.id].pending.clear();
+            inner.image.files[self.id].pending.clear();
             return Err(error);
         }
-        inner.act(Op::Sync(self.id))
+        inner.syncs += 1;
+        inner.act(Op::Sync(self.id));
+        Ok(())
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        self.disk.lock().act(Op::Edit(self.id, Edit::Truncate(length)))
+        self.disk.lock().act(Op::Edit(self.id, Edit::Truncate(length)));
+        Ok(())
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().files[self.id].now.len() as u64)
+        Ok(self.disk.lock().image.files[self.id].now.len() as u64)
     }
 }
 

@@ -28,21 +28,36 @@ pub enum Error {
     /// It uses what plugins may not use, or is invalid.
     #[error("the component can't be compiled: {0}")]
     Compile(String),
+    /// It takes too long to compile.
+    #[error(
+        "the component was not compiled within {seconds} s, and is given up: it has less code than is allowed, in a form that \
+         takes the compiler long"
+    )]
+    CompileTime {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Components that were given up are compiled still.
+    #[error("{0} components that take too long to compile keep this member busy: install again when they are through")]
+    CompilerBusy(usize),
     /// It imports something besides the plugin world.
     #[error("the component imports {0}; a plugin may import only {world}", world = crate::WORLD)]
     ForeignImport(String),
     /// Its manifest is missing or wrong.
     #[error("the manifest {0}")]
     Manifest(String),
-    /// Its manifest promises what it does not export.
-    #[error("the manifest names {what}, and the component exports no {interface}")]
-    Export {
-        /// What the manifest names.
-        what: &'static str,
-        /// The interface that is missing, or is of another form.
-        interface: &'static str,
-    },
+    /// Its manifest promises what it does not export, or keeps silent about what it does.
+    #[error("the component lies in its manifest: {0}")]
+    Lies(String),
     /// The engine can't be set up on this machine.
     #[error("the plugin engine can't start: {0}")]
     Engine(String),
+    /// Compiled components can't be kept.
+    #[error("compiled components can't be kept in {folder}: {why}")]
+    Cache {
+        /// Where.
+        folder: String,
+        /// Why not.
+        why: String,
+    },
 }

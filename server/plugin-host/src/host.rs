@@ -1,32 +1,30 @@
-//! The host: compiled components by digest, and one run of a procedure from start to answer.
+//! The host: compiled components by digest, and one run of any of them from start to answer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
-use conclave_core::plan::{Procedure, Procedures};
+use conclave_core::plugin::{self, Ended, Ran, Runner, What};
 use conclave_core::view::Tx;
 use conclave_protocol::Refusal;
-use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
-use wasmtime::{Engine, Store, Trap};
+use conclave_protocol::plugin::{ComponentDigest, LogLine, Manifest, PluginStats};
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Store, Trap};
 
 use crate::bindings::Plugin;
-use crate::bindings::exports::conclave::plugin::procedures;
-use crate::manifest::Manifest;
+use crate::cache::Cache;
+use crate::compile::{self, Compiler, Ready};
+use crate::guest::{self, Said};
+use crate::record::{Came, Records};
 use crate::run::Run;
+use crate::slots::Slots;
 use crate::ticker::Ticker;
-use crate::{Budgets, Error, Exceeded, engine, shape};
+use crate::{Budgets, Error, Exceeded, args, engine};
 
-/// Interfaces that a component may import; `types` comes with the two others.
-const IMPORTS: [&str; 3] =
-    ["conclave:plugin/types@0.1.0", "conclave:plugin/tree@0.1.0", "conclave:plugin/context@0.1.0"];
-/// Characters of a guest's error that are told: they lie in replicated state.
-const MESSAGE_CHARACTERS: usize = 1_024;
-/// Why a call failed, when no budget did.
-const TRAP: &str = "trap";
-/// Why a call failed that came before its component: the planner's mistake, not the plugin's.
-const NOT_PREPARED: &str = "not-prepared";
+/// Why a run failed that came before its component: the planner's mistake, not the plugin's.
+const NOT_PREPARED: &str = "not-prepared: this member has not compiled it yet";
 
 /// Compiles and runs plugins. Clones share everything.
 #[derive(Clone)]
@@ -35,18 +33,15 @@ pub struct Host {
 }
 
 struct Shared {
-    engine: Engine,
     linker: Linker<Run>,
     budgets: Budgets,
     ticker: Option<Ticker>,
-    ready: Mutex<HashMap<[u8; 32], Arc<Ready>>>,
-}
-
-/// A component that can run.
-struct Ready {
-    instance: InstancePre<Run>,
-    manifest: Manifest,
-    procedures: Option<procedures::GuestIndices>,
+    compiler: Compiler,
+    cache: OnceLock<Cache>,
+    ready: Mutex<HashMap<ComponentDigest, Arc<Ready>>>,
+    /// For queries, of which there may be any number at a time.
+    slots: Slots,
+    records: Records,
 }
 
 impl Host {
@@ -55,114 +50,172 @@ impl Host {
     /// # Errors
     /// [`Error::Engine`] when this machine can't run it.
     pub fn new(budgets: Budgets) -> Result<Self, Error> {
+        let broken = |error: wasmtime::Error| Error::Engine(format!("{error:#}"));
         let engine = engine::engine(&budgets)?;
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<Run>>(&mut linker, |run| run).map_err(broken)?;
         let ticker = budgets.time.map(|_| Ticker::start(&engine)).transpose();
         let ticker = ticker.map_err(|error| Error::Engine(error.to_string()))?;
-        let ready = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { engine, linker, budgets, ticker, ready }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                linker,
+                budgets,
+                ticker,
+                compiler: Compiler::new(),
+                cache: OnceLock::new(),
+                ready: Mutex::default(),
+                slots: Slots::new(engine::QUERIES),
+                records: Records::default(),
+            }),
+        })
     }
 
-    /// Makes a component ready, or finds that it is. Takes tens of milliseconds: call it ahead of time, from any
-    /// thread; runs go on meanwhile. `digest` is the component's SHA-256.
+    /// Keeps compiled components in this folder from now on, and takes them from there, so that a restart need not compile
+    /// them again. Once: later folders are not looked at.
     ///
     /// # Errors
-    /// Why it can never run here.
-    pub fn compile(&self, digest: [u8; 32], component: &[u8]) -> Result<(), Error> {
-        if self.is_ready(digest) {
-            return Ok(());
+    /// [`Error::Cache`]: the folder or its secret can't be made or read.
+    pub fn with_cache(self, folder: &Path) -> Result<Self, Error> {
+        self.with(Cache::open(folder, false)?)
+    }
+
+    /// As [`Host::with_cache`], in a folder that other hosts of this user have too: nothing is removed from it.
+    ///
+    /// # Errors
+    /// [`Error::Cache`]: the folder or its secret can't be made or read.
+    pub fn with_shared_cache(self, folder: &Path) -> Result<Self, Error> {
+        self.with(Cache::open(folder, true)?)
+    }
+
+    fn with(self, cache: Cache) -> Result<Self, Error> {
+        // A second one is dropped: what the first one keeps is as good.
+        let _ = self.shared.cache.set(cache);
+        Ok(self)
+    }
+
+    /// Makes a component ready, or finds that it is, and gives its manifest. Takes tens of milliseconds, and for a large
+    /// component many seconds: call it ahead of time, from any thread; runs go on meanwhile. `digest` is the component's SHA-256.
+    ///
+    /// # Errors
+    /// Why it can never run here, or takes too long to compile.
+    pub fn compile(&self, digest: ComponentDigest, component: &[u8]) -> Result<Manifest, Error> {
+        let _turn = self.shared.compiler.turn(digest);
+        if let Some(ready) = self.shared.ready().get(&digest) {
+            return Ok(ready.manifest.clone());
         }
-        let ready = self.shared.compile(digest, component)?;
+        let Shared { linker, budgets, compiler, cache, .. } = &*self.shared;
+        let ready = compiler.make(linker, budgets, cache.get(), digest, component)?;
+        let manifest = ready.manifest.clone();
         self.shared.ready().insert(digest, Arc::new(ready));
-        Ok(())
+        Ok(manifest)
     }
 
-    /// Whether the component of this digest can run.
-    #[must_use]
-    pub fn is_ready(&self, digest: [u8; 32]) -> bool {
-        self.shared.ready().contains_key(&digest)
-    }
-
-    /// Forgets all components but these.
-    pub fn retain(&self, mut wanted: impl FnMut(&[u8; 32]) -> bool) {
+    /// Forgets all components but these, on the disk too.
+    pub fn retain(&self, wanted: impl Fn(&ComponentDigest) -> bool) {
         self.shared.ready().retain(|digest, _| wanted(digest));
+        self.shared.compiler.retain(&wanted);
+        if let Some(cache) = self.shared.cache.get() {
+            cache.retain(self.shared.linker.engine(), &wanted);
+        }
+    }
+
+    /// What is known of the runs of a plugin, or of all that ran, since this host was made.
+    #[must_use]
+    pub fn stats(&self, plugin: Option<&str>) -> Vec<PluginStats> {
+        match plugin {
+            None => self.shared.records.stats(),
+            Some(name) => {
+                self.shared.records.find(name).map(|record| record.stats(name.to_owned())).into_iter().collect()
+            }
+        }
+    }
+
+    /// The lines of a plugin's log with numbers after this one, of the last thousand.
+    #[must_use]
+    pub fn log_after(&self, plugin: &str, number: u64) -> Vec<LogLine> {
+        self.shared.records.find(plugin).map(|record| record.log_after(number)).unwrap_or_default()
+    }
+
+    /// Forgets what is known of a plugin's runs: it was removed.
+    pub fn forget(&self, plugin: &str) {
+        self.shared.records.forget(plugin);
     }
 }
 
-impl Procedures for Host {
-    fn prepare(&mut self, digest: [u8; 32], component: &[u8]) -> Result<(), String> {
+impl Runner for Host {
+    fn inspect(&self, digest: ComponentDigest, component: &[u8]) -> Result<Manifest, String> {
+        let checked = compile::check(digest, component, &self.shared.budgets);
+        checked.map(|(manifest, _)| manifest).map_err(|error| error.to_string())
+    }
+
+    fn prepare(&self, digest: ComponentDigest, component: &[u8]) -> Result<Manifest, String> {
         self.compile(digest, component).map_err(|error| error.to_string())
     }
 
-    fn call(&mut self, tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>) {
-        let failed = |plugin: String, why: &str| Refusal::PluginFailed { plugin, why: why.to_owned() };
-        let ready = self.shared.ready().get(&call.digest).cloned();
-        let Some(ready) = ready else {
-            return (tx, Err(failed(call.plugin, NOT_PREPARED)));
+    fn is_ready(&self, digest: ComponentDigest) -> bool {
+        self.shared.ready().contains_key(&digest)
+    }
+
+    fn run(&self, tx: Tx, run: plugin::Run) -> Ran {
+        let ready = self.shared.ready().get(&run.digest).cloned();
+        let prepared = match &ready {
+            Some(ready) => Prepared::of(&run, ready).map(|prepared| (prepared, ready)),
+            None => Err(Refusal::PluginFailed { plugin: run.plugin.clone(), why: NOT_PREPARED.to_owned() }),
         };
-        let (true, Some(indices)) = (ready.manifest.procedure(&call.procedure).is_some(), &ready.procedures) else {
-            return (tx, Err(Refusal::NoProcedure { plugin: call.plugin, procedure: call.procedure }));
+        match prepared {
+            Ok((prepared, ready)) => self.shared.run(tx, &run, ready, prepared),
+            Err(refusal) => Ran { tx, ended: Err(refusal), fuel: 0, args: None },
+        }
+    }
+
+    fn compared(&self, plugin: &str, difference: Option<String>) {
+        self.shared.records.of(plugin).compared(difference.as_deref());
+    }
+}
+
+/// What is known before any code runs.
+struct Prepared {
+    /// Normalised, of a procedure and a query.
+    args: Option<Bytes>,
+    /// It may park.
+    parks: bool,
+}
+
+impl Prepared {
+    fn of(run: &plugin::Run, ready: &Ready) -> Result<Self, Refusal> {
+        let plugin = || run.plugin.clone();
+        let (procedure, args, again) = match &run.what {
+            What::Procedure { name, args, resumed, .. } => {
+                let missing = || Refusal::NoProcedure { plugin: plugin(), procedure: name.clone() };
+                (ready.manifest.procedure(name).ok_or_else(missing)?, args, resumed.is_some())
+            }
+            What::Query { name, args } => {
+                let missing = || Refusal::NoQuery { plugin: plugin(), query: name.clone() };
+                (ready.manifest.query(name).ok_or_else(missing)?, args, false)
+            }
+            _ => return Ok(Self { args: None, parks: false }),
         };
-        let run = Run::new(tx, call.plugin.clone(), call.settings, &self.shared.budgets);
-        let (run, ended) = self.shared.run(run, |store| {
-            let instance = ready.instance.instantiate(&mut *store)?;
-            let guest = indices.load(&mut *store, &instance)?;
-            guest.call_call(store, &call.procedure, &call.args)
-        });
-        let answer = match ended {
-            Ok(Ok(procedures::Answer::Done(bytes))) if bytes.len() > self.shared.budgets.answer_bytes => {
-                Err(failed(call.plugin, Exceeded::Bytes.name()))
-            }
-            Ok(Ok(procedures::Answer::Done(bytes))) => Ok(bytes.into()),
-            Ok(Err(message)) => {
-                let message = message.chars().take(MESSAGE_CHARACTERS).collect();
-                Err(Refusal::PluginRefused { plugin: call.plugin, message })
-            }
-            Err(error) => {
-                // The engine's text is for this member's log only: other versions say it in other words.
-                tracing::debug!(target: "plugin", plugin = call.plugin, procedure = call.procedure, "{error:#}");
-                Err(failed(call.plugin, why(&error)))
-            }
-        };
-        (run.tx, answer)
+        // Of one that is run again they are what the first run was given.
+        let args = if again { Ok(args.clone()) } else { args::normalise(procedure, args) };
+        let args =
+            args.map_err(|why| Refusal::BadArguments { plugin: plugin(), procedure: procedure.name.clone(), why })?;
+        Ok(Self { args: Some(args), parks: procedure.parks })
     }
 }
 
 impl Shared {
-    fn ready(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Ready>>> {
+    fn ready(&self) -> MutexGuard<'_, HashMap<ComponentDigest, Arc<Ready>>> {
         // Each change of the map is one call: a panic elsewhere leaves it whole.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compile(&self, digest: [u8; 32], bytes: &[u8]) -> Result<Ready, Error> {
-        shape::check(bytes, &self.budgets)?;
-        let actual: [u8; 32] = Sha256::digest(bytes).into();
-        if actual != digest {
-            return Err(Error::Digest { expected: hex(&digest), actual: hex(&actual) });
-        }
-        let manifest = Manifest::read(bytes)?;
-        let component = Component::new(&self.engine, bytes).map_err(|error| Error::Compile(format!("{error:#}")))?;
-        let kind = component.component_type();
-        if let Some((foreign, _)) = kind.imports(&self.engine).find(|(name, _)| !IMPORTS.contains(name)) {
-            return Err(Error::ForeignImport(foreign.to_owned()));
-        }
-        let compile = |error: wasmtime::Error| Error::Compile(format!("{error:#}"));
-        let instance = self.linker.instantiate_pre(&component).map_err(compile)?;
-        let procedures = procedures::GuestIndices::new(&instance).ok();
-        if procedures.is_none() && !manifest.procedures.is_empty() {
-            return Err(Error::Export { what: "procedures", interface: "conclave:plugin/procedures@0.1.0" });
-        }
-        Ok(Ready { instance, manifest, procedures })
-    }
-
-    /// Runs a guest within the budgets; its data comes back, however it ended.
-    fn run<T>(
-        &self,
-        run: Run,
-        guest: impl FnOnce(&mut Store<Run>) -> wasmtime::Result<T>,
-    ) -> (Run, wasmtime::Result<T>) {
-        let mut store = Store::new(&self.engine, run);
+    /// Runs a guest within the budgets; the transaction comes back, however it ended.
+    fn run(&self, tx: Tx, run: &plugin::Run, ready: &Ready, prepared: Prepared) -> Ran {
+        let _slot = matches!(run.what, What::Query { .. }).then(|| self.slots.take());
+        let began = Instant::now();
+        let budgets = self.budgets.with(&run.budgets, run.fuel_left);
+        let given = budgets.fuel;
+        let mut store = Store::new(self.linker.engine(), Run::new(tx, run, budgets, self.records.of(&run.plugin)));
         store.limiter(|run| run);
         store.set_hostcall_fuel(self.budgets.host_call_bytes);
         let ticking = self.ticker.as_ref().map(Ticker::running);
@@ -170,25 +223,75 @@ impl Shared {
             store.epoch_deadline_callback(|store| store.data().at_tick());
             store.set_epoch_deadline(1);
         }
-        let ended = store.set_fuel(self.budgets.fuel).and_then(|()| guest(&mut store));
+        let args = prepared.args.as_deref().unwrap_or_default();
+        let said = store
+            .set_fuel(given)
+            .and_then(|()| guest::call(&mut store, &ready.instance, &ready.exports, &run.what, (args, prepared.parks)));
         drop(ticking);
-        (store.into_data(), ended)
+        let fuel = given.saturating_sub(store.get_fuel().unwrap_or(0));
+        let data = store.into_data();
+        if let Some(limit) = &data.limit {
+            limit.end();
+        }
+        let ended = ended(&data, run, said);
+        let came = match &ended {
+            Ok(_) => Came::Well,
+            Err(Refusal::PluginFailed { .. }) => Came::Failed,
+            Err(_) => Came::Refused,
+        };
+        data.record.ran(came, fuel, began.elapsed());
+        Ran { tx: data.tx, ended, fuel, args: prepared.args }
     }
 }
 
-/// The name of what ended a run: a budget's, or `trap`.
-fn why(error: &wasmtime::Error) -> &'static str {
-    match (error.downcast_ref::<Exceeded>(), error.downcast_ref::<Trap>()) {
-        (Some(exceeded), _) => exceeded.name(),
-        (None, Some(Trap::OutOfFuel)) => Exceeded::Fuel.name(),
-        _ => TRAP,
+/// What came of it, for the planner; and of a failure a line in the plugin's log.
+fn ended(data: &Run, run: &plugin::Run, said: wasmtime::Result<Said>) -> Result<Ended, Refusal> {
+    let plugin = run.plugin.clone();
+    let (why, detail) = match said {
+        Ok(Said::Ended(ended)) => return Ok(ended),
+        Ok(Said::Refused(message)) => return Err(Refusal::PluginRefused { plugin, message }),
+        Ok(Said::Stopped(refusal)) => return Err(refusal),
+        Ok(Said::Wrong(why)) => (why, String::new()),
+        // The engine's text is for this member's log only: other versions say it in other words.
+        Err(error) => (why(&error, &data.budgets), format!(" ({error:#})")),
+    };
+    let what = words(&run.what);
+    let detail: String = detail.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    tracing::debug!(target: "plugin", plugin, "{what} failed: {why}{detail}");
+    data.keep("error", format!("{what} failed, and is undone: {why}{detail}"));
+    Err(Refusal::PluginFailed { plugin, why })
+}
+
+/// Why a run failed: a budget's name and what it is, or what kind of trap it was.
+fn why(error: &wasmtime::Error, budgets: &Budgets) -> String {
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+        return exceeded.words(budgets);
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Exceeded::Fuel.words(budgets),
+        Some(Trap::UnreachableCodeReached) => "trap: it gave up (a panic)".to_owned(),
+        Some(Trap::StackOverflow) => "trap: its stack is exhausted".to_owned(),
+        Some(Trap::MemoryOutOfBounds | Trap::HeapMisaligned) => "trap: it left its memory".to_owned(),
+        Some(Trap::TableOutOfBounds | Trap::IndirectCallToNull | Trap::BadSignature) => {
+            "trap: it called what is no function".to_owned()
+        }
+        Some(Trap::IntegerOverflow | Trap::IntegerDivisionByZero | Trap::BadConversionToInteger) => {
+            "trap: it calculated what can't be".to_owned()
+        }
+        Some(_) => "trap".to_owned(),
+        // The engine has no type for it that could be asked for.
+        None if error.to_string().starts_with("too much data is being copied") => Exceeded::CallBytes.words(budgets),
+        None => "trap: it broke the world's rules".to_owned(),
     }
 }
 
-fn broken(error: wasmtime::Error) -> Error {
-    Error::Engine(format!("{error:#}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn words(what: &What) -> String {
+    match what {
+        What::Procedure { name, .. } => format!("procedure {name}"),
+        What::Query { name, .. } => format!("query {name}"),
+        What::Before { trigger, .. } | What::After { trigger, .. } | What::Timer { trigger } => {
+            format!("trigger {trigger}")
+        }
+        What::SessionEnd { session, .. } => format!("session-end of {session}"),
+    }
 }

@@ -3,6 +3,7 @@
 use conclave_core::view::Stop;
 use conclave_protocol as protocol;
 use conclave_protocol::Path;
+use conclave_protocol::plugin::Access;
 use wasmtime::Result;
 
 use crate::bindings::conclave::plugin::{context, tree, types};
@@ -20,7 +21,7 @@ impl types::Host for Run {}
 impl tree::Host for Run {
     fn get(&mut self, path: String) -> Refusable<Option<types::Znode>> {
         self.enter()?;
-        let got = parse(&path).and_then(|path| self.tx.get(&path));
+        let got = self.path(Access::Read, &path).and_then(|path| self.tx.get(&path));
         let bytes = got.as_ref().map_or(0, |znode| znode.as_ref().map_or(0, |(data, _)| data.len()));
         self.read(bytes)?;
         self.answer(got.map(|got| got.map(|(data, stat)| types::Znode { data: data.to_vec(), stat: stat.into() })))
@@ -28,13 +29,24 @@ impl tree::Host for Run {
 
     fn exists(&mut self, path: String) -> Refusable<Option<types::Stat>> {
         self.enter()?;
-        let stat = parse(&path).and_then(|path| self.tx.stat(&path));
+        let stat = self.path(Access::Read, &path).and_then(|path| self.tx.stat(&path));
         self.answer(stat.map(|stat| stat.map(Into::into)))
     }
 
-    fn children(&mut self, path: String, after: Option<String>, limit: u32, data: bool) -> Refusable<types::Page> {
+    fn children(
+        &mut self,
+        path: String,
+        prefix: String,
+        after: Option<String>,
+        limit: u32,
+        data: bool,
+    ) -> Refusable<types::Page> {
         self.enter()?;
-        let page = parse(&path).and_then(|path| self.tx.children(&path, after.as_deref(), limit, data));
+        let detail = if data { protocol::Detail::Data } else { protocol::Detail::Stats };
+        let page = self.path(Access::Read, &path).and_then(|path| {
+            let page = self.tx.children(&path, &prefix, after.as_deref(), limit, detail)?;
+            Ok(self.readable(&path, page))
+        });
         if let Ok(page) = &page {
             let bytes = |entry: &protocol::Entry| entry.name.len() + entry.data.as_ref().map_or(0, |data| data.len());
             self.read(page.children.iter().map(bytes).sum())?;
@@ -49,18 +61,21 @@ impl tree::Host for Run {
 
     fn create(&mut self, path: String, data: Vec<u8>, options: types::CreateOptions) -> Refusable<types::Created> {
         self.enter()?;
-        let types::CreateOptions { ephemeral, sequential, parents } = options;
-        let kind = protocol::Kind { ephemeral, sequential };
-        let created = parse(&path)
-            .and_then(|path| self.tx.create(&protocol::Create { path, data: data.into(), kind, parents }))
-            .map(|(path, stat)| types::Created { path: path.to_string(), stat: stat.into() });
+        let types::CreateOptions { ephemeral, sequential, container, ttl_ms, parents, or_set } = options;
+        let kind = protocol::Kind { ephemeral, sequential, container, ttl_ms };
+        let create = |path| protocol::Create { kind, parents, or_set, ..protocol::Create::new(path, data) };
+        let created = self
+            .may_create(&path, parents, or_set)
+            .and_then(|path| self.tx.create(&create(path)))
+            .map(|(path, stat)| types::Created { path: self.root.told(&path).to_string(), stat: stat.into() });
         self.written()?;
         self.answer(created)
     }
 
     fn set(&mut self, path: String, data: Vec<u8>, if_version: Option<u64>) -> Refusable<types::Stat> {
         self.enter()?;
-        let stat = parse(&path)
+        let stat = self
+            .path(Access::Write, &path)
             .and_then(|path| self.tx.set(&protocol::Set { path, data: data.into(), if_version }))
             .map(Into::into);
         self.written()?;
@@ -69,11 +84,54 @@ impl tree::Host for Run {
 
     fn delete(&mut self, path: String, if_version: Option<u64>) -> Refusable<()> {
         self.enter()?;
-        let deleted = parse(&path)
-            .and_then(|path| self.tx.delete(&protocol::Delete { path, if_version, recursive: false }))
-            .map(drop);
+        let deleted = self.remove(&path, if_version, false).map(drop);
         self.written()?;
         self.answer(deleted)
+    }
+
+    fn delete_tree(&mut self, path: String) -> Refusable<u64> {
+        self.enter()?;
+        let deleted = self.remove(&path, None, true);
+        self.written()?;
+        self.answer(deleted)
+    }
+}
+
+impl Run {
+    fn remove(&mut self, path: &str, if_version: Option<u64>, recursive: bool) -> std::result::Result<u64, Stop> {
+        let path = self.path(Access::Delete, path)?;
+        self.tx.delete(&protocol::Delete { path, if_version, recursive })
+    }
+
+    /// The path to create, if the plugin may create it, and every missing parent where parents are wanted too.
+    fn may_create(&mut self, named: &str, parents: bool, or_set: bool) -> std::result::Result<Path, Stop> {
+        let path = self.path(Access::Create, named)?;
+        if or_set {
+            self.may(Access::Write, &path)?;
+        }
+        let mut above = path.parent().filter(|_| parents);
+        while let Some(parent) = above {
+            // One that can't be looked at counts as missing: then nothing is created that was not allowed.
+            match self.tx.stat(&parent) {
+                Ok(Some(_)) => break,
+                Err(fault @ Stop::Fault(_)) => return Err(fault),
+                Ok(None) | Err(Stop::Refused(_)) => {}
+            }
+            self.may(Access::Create, &parent)?;
+            above = parent.parent();
+        }
+        Ok(path)
+    }
+
+    /// A page without what is known of children that the plugin may not read: of these there are only the names.
+    fn readable(&self, parent: &Path, mut page: protocol::Page) -> protocol::Page {
+        for child in &mut page.children {
+            let is_readable = parent.join(&child.name).is_ok_and(|path| self.is_allowed(Access::Read, &path));
+            if !is_readable {
+                (child.stat, child.data) = (None, None);
+            }
+        }
+        page
     }
 }
 
@@ -98,6 +156,11 @@ impl context::Host for Run {
         Ok(Some(context::Identity { principal: principal.to_owned(), session }))
     }
 
+    fn ticket(&mut self) -> Result<Option<u64>> {
+        self.enter()?;
+        Ok(self.ticket)
+    }
+
     fn settings(&mut self) -> Result<Vec<u8>> {
         self.enter()?;
         self.read(self.settings.len())?;
@@ -108,7 +171,7 @@ impl context::Host for Run {
         self.enter()?;
         self.read(bytes as usize)?;
         if bytes > RANDOM_BYTES {
-            return Err(crate::Exceeded::Bytes.into());
+            return Err(crate::Exceeded::CallBytes.into());
         }
         let mut random = Vec::with_capacity(bytes as usize + 8);
         while random.len() < bytes as usize {
@@ -125,12 +188,25 @@ impl context::Host for Run {
         }
         let plugin = self.plugin.as_str();
         let line: String = line.chars().take(LOG_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        match level {
-            context::Level::Debug => tracing::debug!(target: "plugin", plugin, "{line}"),
-            context::Level::Info => tracing::info!(target: "plugin", plugin, "{line}"),
-            context::Level::Warn => tracing::warn!(target: "plugin", plugin, "{line}"),
-            context::Level::Error => tracing::error!(target: "plugin", plugin, "{line}"),
-        }
+        let level = match level {
+            context::Level::Debug => {
+                tracing::debug!(target: "plugin", plugin, "{line}");
+                "debug"
+            }
+            context::Level::Info => {
+                tracing::info!(target: "plugin", plugin, "{line}");
+                "info"
+            }
+            context::Level::Warn => {
+                tracing::warn!(target: "plugin", plugin, "{line}");
+                "warn"
+            }
+            context::Level::Error => {
+                tracing::error!(target: "plugin", plugin, "{line}");
+                "error"
+            }
+        };
+        self.keep(level, line);
         Ok(())
     }
 }
@@ -145,21 +221,23 @@ impl From<protocol::Stat> for types::Stat {
             children_version: stat.children_version,
             created_ms: stat.created_ms,
             modified_ms: stat.modified_ms,
+            children_modified_ms: stat.children_modified_ms,
             owner: stat.owner.map(|owner| owner.0),
             data_bytes: stat.data_bytes,
             children: stat.children,
+            acl_version: stat.acl_version,
+            container: stat.container,
+            ttl_ms: stat.ttl_ms,
         }
     }
 }
 
 impl From<protocol::Entry> for types::Child {
     fn from(entry: protocol::Entry) -> Self {
-        Self { name: entry.name, stat: entry.stat.into(), data: entry.data.map(|data| data.to_vec()) }
+        // The world's children always have their stats, and so they are always asked for.
+        let stat = entry.stat.unwrap_or_default().into();
+        Self { name: entry.name, stat, data: entry.data.map(|data| data.to_vec()) }
     }
-}
-
-fn parse(path: &str) -> std::result::Result<Path, Stop> {
-    Path::parse(path).map_err(|error| Stop::Refused(error.into()))
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): any seed is good, zxids one after the other included.

@@ -1,21 +1,23 @@
 //! Rules 6 and 10 at the apply thread: nothing is committed or told before the log has it, and void entries tell nothing.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::AtomicUsize;
+
 use bytes::Bytes;
 use conclave_core::entry::Origin;
-use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::memory::{MemTables, NoPlugins};
 use conclave_core::plan::{Asked, Planner, Request, Verdict, Work};
 use conclave_core::query;
 use conclave_log::{MemDisk, Record};
 use conclave_protocol::{
-    Create, Kind as ZnodeKind, Nonce, Op, Outcome, Path, RequestId, Scope, ServerMessage, WatchId, Zxid, codec,
+    Create, Nonce, Op, Outcome, Path, RequestId, Scope, ServerMessage, WatchId, WatchRequest, Zxid, codec,
 };
 use conclave_store::{Boot, Checkpoints, DirLock, Options, Store};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::digests::Verdict as Ruling;
-use crate::publish::{Out, Outbox};
+use crate::outbox::{Out, Outbox};
 use crate::raft::{ApplyBatch, Install, Item};
 use crate::watches::ConnectionId;
 
@@ -37,6 +39,8 @@ struct Bench {
     /// What the other members will say.
     verdict: Arc<Mutex<Ruling>>,
     out: UnboundedReceiver<Out>,
+    /// How often it was told that rows of plugins were written.
+    plugins: Arc<AtomicUsize>,
     next: u64,
     _dir: tempfile::TempDir,
 }
@@ -57,6 +61,7 @@ impl Bench {
         let (outbox, here) = Outbox::new(ALICE, None);
         publisher.connect(ONE, outbox);
         let (batches, batches_here) = mpsc::unbounded_channel();
+        let plugins = Arc::<AtomicUsize>::default();
         let applier = Applier {
             stopping: Arc::default(),
             tables: opened.writer,
@@ -74,11 +79,29 @@ impl Bench {
                 let verdict = Arc::clone(&verdict);
                 Box::new(move |_, _, _| *verdict.lock().unwrap())
             },
+            plugins: {
+                let plugins = Arc::clone(&plugins);
+                Box::new(move || {
+                    plugins.fetch_add(1, Ordering::SeqCst);
+                })
+            },
             faults: Box::new(|_| {}),
             full: Box::new(|| false),
         };
         applier.spawn(batches_here).unwrap();
-        Self { disk, log, store: opened.store, checkpoints, publisher, batches, verdict, out: here, next: 1, _dir: dir }
+        Self {
+            disk,
+            log,
+            store: opened.store,
+            checkpoints,
+            publisher,
+            batches,
+            verdict,
+            out: here,
+            plugins,
+            next: 1,
+            _dir: dir,
+        }
     }
 
     /// Puts an entry into the log's queue.
@@ -119,7 +142,7 @@ impl Bench {
 
 fn planner() -> (Planner, Bytes) {
     let tables = MemTables::new(CLUSTER);
-    let mut planner = Planner::new(1, tables.snapshot(), tables.kept(), Box::new(NoProcedures)).unwrap();
+    let mut planner = Planner::new(1, tables.snapshot(), tables.kept(), Arc::new(NoPlugins)).unwrap();
     let work = Work::Genesis { plugins: Vec::new() };
     let genesis = Request { principal: String::new(), asked: Asked::Leader, fence: None, work };
     let first = plan(&mut planner, &genesis);
@@ -133,9 +156,28 @@ fn plan(planner: &mut Planner, request: &Request) -> Bytes {
 
 fn create(nonce: u8, at: &str) -> Request {
     let path = Path::parse(at).unwrap();
-    let op = Op::Create(Create { path, data: Bytes::new(), kind: ZnodeKind::default(), parents: false });
+    let op = Op::Create(Create::new(path, Bytes::new()));
     let asked = Asked::Once { nonce: Nonce::new([nonce; 16]), until_ms: 2_000 };
     Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
+}
+
+#[test]
+fn who_has_components_ready_is_told_of_rows_of_plugins_and_of_nothing_else() {
+    let mut bench = Bench::start();
+    let tables = MemTables::new(CLUSTER);
+    let mut planner = Planner::new(1, tables.snapshot(), tables.kept(), Arc::new(NoPlugins)).unwrap();
+    let plugin = conclave_core::plan::Install {
+        name: "p".to_owned(),
+        digest: conclave_protocol::plugin::ComponentDigest::default(),
+        component: Bytes::from_static(b"p"),
+    };
+    let work = Work::Genesis { plugins: vec![plugin] };
+    let genesis = plan(&mut planner, &Request { principal: String::new(), asked: Asked::Leader, fence: None, work });
+    let second = plan(&mut planner, &create(1, "/a"));
+    bench.apply_now(&genesis);
+    assert_eq!(bench.plugins.load(Ordering::SeqCst), 1);
+    bench.apply_now(&second);
+    assert_eq!(bench.plugins.load(Ordering::SeqCst), 1, "each write would wake the compile thread");
 }
 
 #[test]
@@ -191,8 +233,7 @@ fn a_refusal_planned_over_what_came_to_nothing_is_never_told() {
     let late = create(2, "/a");
     let refusal = plan(&mut leader, &late);
     bench.wait_for(7, &late);
-    let root = Path::parse("/").unwrap();
-    bench.publisher.watch::<Fault>(ONE, WatchId(1), (&root, Scope::Subtree, false), |z, _| Ok(Some(z))).unwrap();
+    bench.publisher.watch(ONE, &WatchRequest::new(WatchId(1), Path::root(), Scope::Subtree));
     // The first entry never came into the log; the second did, and is void.
     assert_eq!(bench.apply_now(&refusal), [Applied::Void]);
     assert!(bench.told().is_empty(), "told of a znode that never was");
@@ -202,17 +243,16 @@ fn a_refusal_planned_over_what_came_to_nothing_is_never_told() {
         1,
         Box::new(bench.store.snapshot().unwrap()),
         &bench.store.snapshot().unwrap().local().unwrap(),
-        Box::new(NoProcedures),
+        Arc::new(NoPlugins),
     )
     .unwrap();
     let done = plan(&mut again, &late);
     assert_eq!(bench.apply_now(&done), [Applied::Done]);
     let told = bench.told();
-    let [Out::Event(ServerMessage::Event { zxid: Zxid(2), .. }), Out::Fill(7, ServerMessage::Reply { outcome, .. })] =
-        &told[..]
-    else {
+    let [Out::Event(WatchId(1), event), Out::Fill(7, ServerMessage::Reply { outcome, .. })] = &told[..] else {
         panic!("{told:?}")
     };
+    assert_eq!(event.zxid(), Zxid(2));
     assert!(codec::decode::<Outcome>(outcome).unwrap().is_ok());
 }
 
@@ -272,8 +312,7 @@ fn an_installed_checkpoint_answers_who_waits_and_tells_watches_what_they_missed(
     let (mut planner, genesis) = planner();
     ahead.apply_now(&genesis);
     bench.apply_now(&genesis);
-    let root = Path::parse("/").unwrap();
-    bench.publisher.watch::<Fault>(ONE, WatchId(1), (&root, Scope::Subtree, false), |z, _| Ok(Some(z))).unwrap();
+    bench.publisher.watch(ONE, &WatchRequest::new(WatchId(1), Path::root(), Scope::Subtree));
     let (done, lost) = (create(1, "/a"), create(3, "/c"));
     bench.wait_for(7, &done);
     bench.wait_for(8, &lost);
@@ -289,17 +328,12 @@ fn an_installed_checkpoint_answers_who_waits_and_tells_watches_what_they_missed(
     assert_eq!((bench.zxid(), bench.publisher.published()), (Zxid(3), Zxid(3)));
     assert_eq!(old.zxid().unwrap(), Zxid(1), "a snapshot changed while it was held");
     let told = bench.told();
-    assert!(
-        matches!(
-            told[..],
-            [
-                Out::Event(ServerMessage::Event { zxid: Zxid(2), .. }),
-                Out::Event(ServerMessage::Event { zxid: Zxid(3), .. }),
-                Out::Fill(7, ServerMessage::Reply { zxid: Zxid(2), .. }),
-            ]
-        ),
-        "{told:?}"
-    );
+    let [Out::Event(_, first), Out::Event(_, second), Out::Fill(7, ServerMessage::Reply { zxid: Zxid(2), .. })] =
+        &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((first.zxid(), second.zxid()), (Zxid(2), Zxid(3)));
     assert_eq!(bench.publisher.counts().waiting, 1, "what is not in the checkpoint goes on waiting");
     // The tables are those of the checkpoint, and the log goes on from there.
     let next = plan(&mut planner, &lost);

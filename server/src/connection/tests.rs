@@ -1,48 +1,36 @@
 //! The writer: replies leave in the order of the requests, whatever order they come in.
 #![allow(clippy::unwrap_used)]
 
-use conclave_protocol::{Answer, WatchId, Zxid};
+use bytes::Bytes;
+use conclave_link::{FrameReader, FrameWriter};
+use conclave_protocol::{Answer, Change, ChangeKind, Path, RequestId, WatchId, Zxid};
 use tokio::io::DuplexStream;
 
 use super::*;
+use crate::outbox::Body;
+use crate::publish::Publisher;
 
 /// A writer whose other end is here.
 struct Bench {
-    out: mpsc::UnboundedSender<Out>,
-    queued: Arc<AtomicUsize>,
+    outbox: Outbox,
     answered: watch::Receiver<RequestId>,
-    room: Arc<Semaphore>,
     reader: FrameReader<DuplexStream>,
 }
 
 fn start() -> Bench {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let (out, receiver) = mpsc::unbounded_channel();
+    let (outbox, receiver) = Outbox::new("alice", None);
     let answered = watch::Sender::new(NO_REQUEST);
-    let queued = Arc::new(AtomicUsize::new(0));
-    let room = Arc::new(Semaphore::new(0));
-    let bench = Bench {
-        out,
-        queued: Arc::clone(&queued),
-        answered: answered.subscribe(),
-        room: Arc::clone(&room),
-        reader: FrameReader::new(far),
-    };
-    let writer = Writer {
-        publisher: Arc::new(Publisher::new(Zxid(0))),
-        id: ConnectionId(1),
-        queued,
-        slots: VecDeque::new(),
-        answered,
-        room,
-    };
+    let bench = Bench { outbox: outbox.clone(), answered: answered.subscribe(), reader: FrameReader::new(far) };
+    let publisher = Arc::new(Publisher::new(Zxid(0)));
+    let writer = Writer::new(publisher, ConnectionId(1), &outbox, answered);
     tokio::spawn(writer.run(FrameWriter::new(near), receiver));
     bench
 }
 
 impl Bench {
     fn send(&self, out: Out) {
-        self.out.send(out).unwrap();
+        self.outbox.send(out);
     }
 
     fn fill(&self, id: RequestId) {
@@ -50,8 +38,12 @@ impl Bench {
     }
 
     fn event(&self, zxid: u64) {
-        self.queued.fetch_add(1, Ordering::SeqCst);
-        self.send(Out::Event(event(zxid)));
+        self.outbox.event(WatchId(1), Some(Arc::new(body(zxid))), Zxid(zxid));
+    }
+
+    /// How much room there is beyond what there is at the start.
+    fn freed(&self) -> usize {
+        self.outbox.room.available_permits() - limits::IN_FLIGHT * LEAST_ROOM as usize
     }
 
     async fn next(&mut self) -> ServerMessage {
@@ -63,8 +55,13 @@ fn answer(id: RequestId) -> ServerMessage {
     ServerMessage::Answer { id, zxid: Zxid(id), answer: Ok(Answer::Alive) }
 }
 
+fn body(zxid: u64) -> Body {
+    let change = Change { kind: ChangeKind::Data, path: Path::root(), version: zxid };
+    Body::new(Zxid(zxid), vec![change], Vec::new()).unwrap()
+}
+
 fn event(zxid: u64) -> ServerMessage {
-    ServerMessage::Event { watch: WatchId(1), zxid: Zxid(zxid), changes: Vec::new() }
+    body(zxid).message(WatchId(1))
 }
 
 #[tokio::test]
@@ -85,7 +82,7 @@ async fn replies_leave_in_the_order_of_the_requests() {
         assert_eq!(bench.next().await, answer(id));
     }
     assert_eq!(*bench.answered.borrow(), 4);
-    assert_eq!(bench.room.available_permits(), 5, "each answered request makes room for another");
+    assert_eq!(bench.freed(), 5, "each answered request makes room for another");
 }
 
 #[tokio::test]
@@ -99,7 +96,7 @@ async fn events_and_replies_leave_in_the_order_in_which_they_were_queued() {
     for expected in [event(5), event(6), answer(6), event(7)] {
         assert_eq!(bench.next().await, expected);
     }
-    assert_eq!(bench.queued.load(Ordering::SeqCst), 0);
+    assert_eq!(bench.outbox.queued.events(), 0);
 }
 
 #[tokio::test]
@@ -110,4 +107,30 @@ async fn nothing_leaves_after_the_last_message() {
     bench.event(5);
     assert_eq!(bench.next().await, goodbye);
     assert!(matches!(bench.reader.next(limits::FRAME_BYTES).await, Ok(None)));
+}
+
+#[tokio::test]
+async fn the_end_of_a_parked_call_is_written_behind_the_replies_that_were_given_before_it() {
+    let mut bench = start();
+    let end = |kib: usize| Bytes::from(vec![0; kib * 1024]);
+    for id in 1..=3 {
+        bench.send(Out::Expect(id, LEAST_ROOM));
+    }
+    // The second says that a call parked, and waits for the first.
+    bench.fill(2);
+    bench.outbox.completed(2, Zxid(7), end(2));
+    bench.fill(1);
+    bench.fill(3);
+    bench.outbox.completed(1, Zxid(8), end(1));
+    assert_eq!(bench.next().await, answer(1));
+    assert_eq!(bench.next().await, answer(2));
+    assert_eq!(bench.next().await, ServerMessage::Completed { sequence: 2, zxid: Zxid(7), outcome: end(2) });
+    assert_eq!(bench.next().await, answer(3));
+    assert_eq!(bench.next().await, ServerMessage::Completed { sequence: 1, zxid: Zxid(8), outcome: end(1) });
+    // What they took is free again: beyond it the room of the three requests, which had none here.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while bench.outbox.room.available_permits() != limits::IN_FLIGHT * LEAST_ROOM as usize + 3 * LEAST_ROOM as usize {
+        assert!(tokio::time::Instant::now() < deadline, "what ends of calls took is not given back");
+        tokio::task::yield_now().await;
+    }
 }

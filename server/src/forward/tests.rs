@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use conclave_core::apply::{Applied, Position, apply};
 use conclave_core::entry::Entry;
-use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::memory::{MemTables, NoPlugins};
 use conclave_core::plan::{Asked, Planner, Request, Work};
 use conclave_link::pki::{Authority, Spec, write_credentials};
 use conclave_link::{Credentials, Dialer, Listener, Plane, Principal, TrustDomain};
-use conclave_protocol::{Answer, Create, Kind, Nonce, Op, Path, PushBack};
+use conclave_protocol::{Answer, Create, Nonce, Op, Path, PushBack};
 use conclave_store::{Boot, Checkpoints, DirLock, Options, Writer};
 
 use super::*;
@@ -134,7 +134,7 @@ impl Bench {
         let Asked::Once { nonce, .. } = request.asked else { panic!("{request:?}") };
         let origin = Origin::Once { principal: ALICE.to_owned(), nonce };
         let token = self.publisher.submit(ONE, id, origin, request.clone());
-        drop(self.commands.send(Command::Submit(Envelope { token, request })));
+        drop(self.commands.send(Command::Submit(Box::new(Envelope { token, request }))));
         token
     }
 
@@ -158,12 +158,12 @@ impl Bench {
     /// Plans, applies and publishes, as if it had come through Raft.
     fn carry_out(&mut self, request: &Request) {
         let entry = self.apply(request);
-        self.publisher.publish(&[entry]);
+        self.publisher.publish(&[entry], &self.leader).unwrap();
     }
 
     /// The same as far as the tables; it is not published.
     fn apply(&mut self, request: &Request) -> Entry {
-        let mut planner = Planner::new(1, self.leader.snapshot(), self.leader.kept(), Box::new(NoProcedures)).unwrap();
+        let mut planner = Planner::new(1, self.leader.snapshot(), self.leader.kept(), Arc::new(NoPlugins)).unwrap();
         planner.plan(request, 1_000).unwrap();
         let payload = planner.cut().unwrap().payload;
         let at = Position { term: 1, index: planner.last().0 };
@@ -185,7 +185,7 @@ fn genesis() -> Request {
 
 fn create(nonce: u8, at: &str) -> Request {
     let path = Path::parse(at).unwrap();
-    let op = Op::Create(Create { path, data: Bytes::new(), kind: Kind::default(), parents: false });
+    let op = Op::Create(Create::new(path, Bytes::new()));
     let asked = Asked::Once { nonce: Nonce::new([nonce; 16]), until_ms: 2_000 };
     Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
 }
@@ -216,7 +216,7 @@ async fn a_duplicate_is_answered_from_what_this_member_applied_and_not_before() 
     source.send(vec![(other, Told::PushBack(PushBack::Busy))]).unwrap();
     let told = bench.told().await;
     assert!(matches!(told, Out::Fill(2, ServerMessage::PushBack { .. })), "told before it was published: {told:?}");
-    bench.publisher.publish(&[entry]);
+    bench.publisher.publish(&[entry], &bench.leader).unwrap();
     assert!(matches!(bench.told().await, Out::Fill(1, ServerMessage::Reply { zxid: Zxid(2), .. })));
 
     // Zxid 3 is something else here than with the leader that named it: the request is sent again.
@@ -338,4 +338,50 @@ async fn a_leader_that_closes_every_stream_is_not_hammered() {
         drop(tokio::time::timeout(SOON, bench.other.1.forward.recv()).await.unwrap().unwrap());
     }
     assert!(began.elapsed() > RETRY * STREAMS / 2, "{STREAMS} streams in {:?}", began.elapsed());
+}
+
+fn once(op: Op) -> Envelope {
+    let asked = Asked::Once { nonce: Nonce::new([1; 16]), until_ms: 1 };
+    Envelope { token: 1, request: Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) } }
+}
+
+#[test]
+fn a_frame_of_requests_is_one_that_the_leader_takes() {
+    use conclave_protocol::{ClientMessage, Delete, Step, codec};
+    let long = Path::parse(&format!("/{}", "n".repeat(255)).repeat(64)).unwrap();
+    let op = Op::Multi(vec![Step::Delete(Delete { path: long, ..Delete::default() }); 250]);
+    let message = ClientMessage::Once { id: 1, nonce: Nonce::new([1; 16]), until_ms: 1, fence: None, op: op.clone() };
+    assert!(codec::encode(&message).len() <= limits::FRAME_BYTES, "a client may send it");
+    let mut envelopes = vec![once(op); 33];
+    envelopes.extend(vec![create(1, "/a"); 3].into_iter().map(|request| Envelope { token: 1, request }));
+    (1..).zip(&mut envelopes).for_each(|(token, envelope)| envelope.token = token);
+    let (frames, too_large) = frames(envelopes);
+    assert!(too_large.is_empty());
+    for frame in &frames {
+        assert!(wire::encode(&Up::Requests(frame.clone())).len() <= limits::PEER_FRAME_BYTES);
+    }
+    assert_eq!(frames.len(), 34, "the small ones share a frame");
+    assert!(frames.iter().flatten().map(|envelope| envelope.token).eq(1..=36));
+}
+
+#[tokio::test]
+async fn a_request_that_no_frame_holds_is_refused_and_the_others_go_on() {
+    let mut bench = start();
+    bench.follow().await;
+    let path = Path::parse("/a").unwrap();
+    let huge = once(Op::Create(Create::new(path, vec![0; limits::PEER_FRAME_BYTES]))).request;
+    bench.ask(1, huge);
+    bench.ask(2, create(2, "/a"));
+    let told = bench.told().await;
+    let Out::Fill(1, ServerMessage::Reply { outcome, .. }) = told else { panic!("{told:?}") };
+    let outcome: conclave_protocol::Outcome = conclave_protocol::codec::decode(&outcome).unwrap();
+    assert!(matches!(outcome, Err(Refusal::Limit { .. })), "{outcome:?}");
+    // The first stream may be the one that was opened to see whether the member can be reached.
+    loop {
+        let mut route = tokio::time::timeout(SOON, bench.other.1.forward.recv()).await.unwrap().unwrap();
+        let Ok(Some(frame)) = route.reader.next(limits::PEER_FRAME_BYTES).await else { continue };
+        let Ok(Up::Requests(envelopes)) = wire::decode(&frame) else { panic!("no requests") };
+        assert_eq!(envelopes.iter().map(|envelope| envelope.token).collect::<Vec<_>>(), [2]);
+        return;
+    }
 }

@@ -160,7 +160,14 @@ async fn answer(from: u64, request: Request, shared: &Shared, outlets: &Outlets)
     let speaks_for = match &request {
         Request::Vote(candidacy) | Request::PreVote(candidacy) => Some(candidacy.ballot.member),
         Request::Handover(handover) => Some(handover.ballot.member),
-        Request::ReadIndex | Request::Clock | Request::Status | Request::Digest { .. } | Request::Admin(_) => None,
+        Request::ReadIndex
+        | Request::Clock
+        | Request::Status
+        | Request::Digest { .. }
+        | Request::Admin(_)
+        | Request::Ready(_)
+        | Request::PluginStats(_)
+        | Request::PluginLog { .. } => None,
     };
     let outlet = match speaks_for {
         Some(member) if member != from => return Response::Refused(Refused::NotYours(member)),

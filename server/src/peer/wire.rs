@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use conclave_protocol::limits;
+use conclave_protocol::plugin::{ComponentDigest, LogLine, PluginStats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every frame; a change to any message below raises it.
-const VERSION: u8 = 3;
+const VERSION: u8 = 5;
 
 /// The greatest frame between members.
 pub const FRAME_BYTES: usize = limits::PEER_FRAME_BYTES;
@@ -240,6 +241,17 @@ pub enum Request {
     },
     /// An administrator's request, forwarded to the leader.
     Admin(crate::cluster::AdminRequest),
+    /// How these components are there.
+    Ready(Vec<ComponentDigest>),
+    /// What the member knows of the runs of a plugin, or of all.
+    PluginStats(Option<String>),
+    /// Lines of a plugin's log there.
+    PluginLog {
+        /// Whose.
+        plugin: String,
+        /// Only those after this number.
+        after: u64,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -262,6 +274,12 @@ pub enum Response {
     Digest(Computed),
     /// To [`Request::Admin`].
     Admin(crate::cluster::AdminAnswer),
+    /// To [`Request::Ready`]: in that order.
+    Ready(Vec<crate::plugins::State>),
+    /// To [`Request::PluginStats`].
+    PluginStats(Vec<PluginStats>),
+    /// To [`Request::PluginLog`].
+    PluginLog(Vec<LogLine>),
     /// The request is not answered.
     Refused(Refused),
 }

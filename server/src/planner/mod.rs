@@ -1,8 +1,10 @@
 //! The planner's thread: feeds the [`pipeline`] with what arrives, and carries out what it wants done.
 
 mod pipeline;
+mod share;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -18,10 +20,16 @@ pub(crate) use pipeline::{Effect, Ground, Item, Outcome, Told};
 
 /// How often an idle leader writes the time down.
 const STAMP_EVERY_MS: u64 = 10_000;
-/// How often one-shot writes that may be forgotten are looked for.
-const FORGET_EVERY_MS: u64 = 1_000;
+/// How often the leader looks for what is due: znodes whose time is over, one-shot writes that may be forgotten. Under
+/// load too: it takes a look at one row when nothing is.
+const SWEEP_EVERY_MS: u64 = 250;
+/// How often while there is more of it than one sweep takes: faster than one-shot writes can come, and most of the time
+/// is the clients' still.
+const SWEEP_ON_EVERY_MS: u64 = 25;
 /// How long the thread waits for something to happen before it looks at the time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Bytes of the thread's stack: components run on it, those of `before` triggers inside of those whose writes run them.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Where verdicts go: the forwarder of this member, or the stream to another.
 pub(crate) type Source = mpsc::UnboundedSender<Vec<(u64, Told)>>;
@@ -40,7 +48,7 @@ pub(crate) enum Command {
     /// Requests of a member, in order.
     Requests(Source, Vec<Envelope>),
     /// The leader's own work, decided in this term and void in any other.
-    Own(u64, Work),
+    Own(u64, Box<Work>),
     /// This member has applied so much.
     Applied(Position),
     /// This member leads in this term, or none.
@@ -49,6 +57,10 @@ pub(crate) enum Command {
     Outcome(u64, Outcome),
     /// Leadership is confirmed, or not.
     Confirmed(u64, bool),
+    /// Rows of plugins were written here.
+    Plugins,
+    /// Nobody took over in this term from a member that lacks a plugin.
+    Again(u64),
     /// The end.
     Stop,
 }
@@ -59,6 +71,9 @@ pub(crate) trait Surroundings: Ground + Send + 'static {
     fn propose(&self, serial: u64, term: u64, payload: bytes::Bytes);
     /// Asks for a read-index round. Its end comes as [`Command::Confirmed`].
     fn confirm(&self, term: u64);
+    /// This member leads in this term and can't run an active plugin: another voter is to lead. When none can,
+    /// [`Command::Again`] is sent after a while.
+    fn lacks(&self, term: u64, plugin: String, why: String);
     /// Planning begins in this term.
     fn started(&self, term: u64);
     /// This member can't go on.
@@ -92,25 +107,33 @@ pub(crate) fn spawn(
     receiver: Receiver<Command>,
     surroundings: impl Surroundings,
     applied: Option<Position>,
+    plugin_share: u32,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("planner".to_owned()).spawn(move || {
-        if let Err(fault) = run(&receiver, &surroundings, applied) {
+    std::thread::Builder::new().name("planner".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+        let pipeline = Pipeline::new(applied, plugin_share);
+        if let Err(fault) = run(&receiver, &surroundings, pipeline) {
             surroundings.fault(fault);
         }
     })
 }
 
-fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: Option<Position>) -> Result<(), Fault> {
-    let mut pipeline: Pipeline<Source> = Pipeline::new(applied);
+fn run(
+    receiver: &Receiver<Command>,
+    surroundings: &impl Surroundings,
+    mut pipeline: Pipeline<Source>,
+) -> Result<(), Fault> {
     let mut stamped_ms = 0;
-    let mut forgot_ms = 0;
+    let mut swept_ms = 0;
+    let mut looked_ms = 0;
     loop {
-        let first = match receiver.recv_timeout(LOOK_EVERY) {
+        let patience = patience(&pipeline, looked_ms);
+        let first = match receiver.recv_timeout(patience) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let mut rebase = None;
+        let mut plugins_changed = false;
         // Everything that has arrived is taken in before anything is planned: bigger batches, fewer snapshots.
         for command in first.into_iter().chain(receiver.try_iter()) {
             match command {
@@ -119,7 +142,7 @@ fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: 
                     token: envelope.token,
                     request: envelope.request,
                 })),
-                Command::Own(term, work) => pipeline.own_in(term, work),
+                Command::Own(term, work) => pipeline.own_in(term, *work),
                 Command::Applied(position) => rebase = Some(position),
                 Command::Leadership(term) => pipeline.leadership(surroundings, term)?,
                 Command::Outcome(serial, outcome) => {
@@ -127,28 +150,46 @@ fn run(receiver: &Receiver<Command>, surroundings: &impl Surroundings, applied: 
                     pipeline.outcome(surroundings, serial, outcome)?;
                 }
                 Command::Confirmed(term, leads) => pipeline.confirmed(surroundings, term, leads)?,
+                Command::Plugins => plugins_changed = true,
+                Command::Again(term) => pipeline.again(surroundings, term)?,
                 Command::Stop => return Ok(()),
             }
         }
         if let Some(position) = rebase {
             pipeline.applied(surroundings, position)?;
         }
+        if plugins_changed {
+            pipeline.plugins_changed(surroundings)?;
+        }
         // Asked for by a leader only: the time that it gets becomes a stamp.
         let now_ms = if pipeline.is_running() { surroundings.now_ms() } else { stamped_ms };
-        if pipeline.is_running() && pipeline.is_idle() {
-            if now_ms.saturating_sub(stamped_ms) >= STAMP_EVERY_MS {
+        if pipeline.is_running() {
+            if pipeline.is_idle() && now_ms.saturating_sub(stamped_ms) >= STAMP_EVERY_MS {
                 pipeline.own(Work::Stamp);
             }
-            if now_ms.saturating_sub(forgot_ms) >= FORGET_EVERY_MS {
-                forgot_ms = now_ms;
-                pipeline.own(Work::Forget);
+            let every_ms = if pipeline.has_swept_much() { SWEEP_ON_EVERY_MS } else { SWEEP_EVERY_MS };
+            if now_ms.saturating_sub(swept_ms) >= every_ms {
+                swept_ms = now_ms;
+                pipeline.sweep();
             }
+            pipeline.tick(now_ms);
+            looked_ms = now_ms;
         }
         pipeline.turn(surroundings)?;
         if carry_out(&mut pipeline, surroundings) {
             stamped_ms = now_ms;
         }
     }
+}
+
+/// How long to wait for something to happen; the time was looked at at `looked_ms`.
+fn patience(pipeline: &Pipeline<Source>, looked_ms: u64) -> Duration {
+    if pipeline.has_work() {
+        return Duration::ZERO;
+    }
+    let usual = if pipeline.has_swept_much() { Duration::from_millis(SWEEP_ON_EVERY_MS) } else { LOOK_EVERY };
+    let tick = pipeline.next_tick_ms().map(|due_ms| Duration::from_millis(due_ms.saturating_sub(looked_ms).max(1)));
+    tick.map_or(usual, |tick| usual.min(tick))
 }
 
 /// Does what the pipeline wants; true when an entry was proposed.
@@ -166,6 +207,7 @@ fn carry_out(pipeline: &mut Pipeline<Source>, surroundings: &impl Surroundings) 
                 None => told.push((source, vec![(token, what)])),
             },
             Effect::Confirm { term } => surroundings.confirm(term),
+            Effect::Lacks { term, plugin, why } => surroundings.lacks(term, plugin, why),
             Effect::Started { term } => surroundings.started(term),
         }
     }

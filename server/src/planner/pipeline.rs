@@ -3,15 +3,25 @@
 //! Pure: no threads, no channels, no Raft. What it needs of the world is [`Ground`], and what it wants done comes back as
 //! [`Effect`]s. Rules 1 to 3 of the design live here; what a request *means* is `conclave_core::plan`'s business.
 
+mod own;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::{Local, Position};
 use conclave_core::digest::Chain;
-use conclave_core::plan::{Asked, Growth, Install, Planner, Procedures, Request, Verdict, Work};
+use conclave_core::plan::{Begin, Growth, Install, Planner, Request, Verdict, Work};
+use conclave_core::plugin::Runner;
 use conclave_core::view::Base;
-use conclave_protocol::{PushBack, Zxid};
+use conclave_protocol::limits::Limits;
+use conclave_protocol::{Op, PushBack, Zxid};
+
+use super::share::Shares;
+use super::timers::Timers;
+use own::{is_sweep, is_tick, own};
 
 /// Entries that may be on their way at a time. Enough to hide a flush and a round trip behind each other; each further
 /// one only makes batches smaller.
@@ -31,10 +41,17 @@ pub(crate) trait Ground {
     fn snapshot(&self) -> Result<(Box<dyn Base>, Local), Fault>;
     /// Cluster time to stamp what is planned with, milliseconds.
     fn now_ms(&self) -> u64;
-    /// What runs procedures.
-    fn procedures(&self) -> Box<dyn Procedures>;
+    /// This member's monotonic clock.
+    fn elapsed(&self) -> Duration;
+    /// The processor time of the thread that plans, to measure what planning takes: on a busy machine it stands still for
+    /// as long as others run.
+    fn worked(&self) -> Duration;
+    /// What runs plugins.
+    fn runner(&self) -> Arc<dyn Runner>;
     /// Plugins of a new cluster.
     fn built_in(&self) -> Vec<Install>;
+    /// The limits of what may be planned.
+    fn limits(&self) -> Limits;
     /// Whether this member's disk has room for a larger tree.
     fn growth(&self) -> Growth;
 }
@@ -95,6 +112,16 @@ pub(crate) enum Effect<S> {
         /// Which term.
         term: u64,
     },
+    /// An active plugin can't be run here: another voter is to lead. Where there is none, [`Pipeline::again`] is called
+    /// after a while.
+    Lacks {
+        /// In which term.
+        term: u64,
+        /// Which plugin.
+        plugin: String,
+        /// Why not.
+        why: String,
+    },
     /// A planner runs in this term: leases begin.
     Started {
         /// Which term.
@@ -108,6 +135,8 @@ enum Phase {
     Following,
     /// Elected; what is older than this term is not all applied yet (rule 2).
     Starting,
+    /// Elected, and not able to run an active plugin: nothing is planned, as no trigger is ever skipped.
+    Lacking,
     /// Planning.
     Running,
     /// Something was rejected, or leadership lost: waits until everything submitted is resolved (rule 3).
@@ -129,7 +158,7 @@ pub(crate) struct Pipeline<S> {
     leading: Option<u64>,
     /// The last position that this member has applied.
     applied: Option<Position>,
-    planner: Option<Planner>,
+    planner: Option<Box<Planner>>,
     /// The chains that the planner's states have: that of its base, then one for each entry. A base with another chain
     /// is not of its making.
     path: VecDeque<Chain>,
@@ -141,11 +170,32 @@ pub(crate) struct Pipeline<S> {
     effects: Vec<Effect<S>>,
     /// How often it had to stop and plan again.
     resets: u64,
+    /// The last sweep.
+    sweep: Sweep,
+    /// Whether the one whose entry is on its way found much.
+    swept_much: bool,
+    /// Parked calls may have been woken that this planner has not looked for: they come before anything new.
+    drains: bool,
+    /// The time that requests took and woken calls did not yet: those may take as much.
+    credit: Duration,
+    shares: Shares,
+    timers: Timers,
+}
+
+/// Where the last sweep is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweep {
+    /// It waits to be planned, or its entry is on its way.
+    UnderWay,
+    /// It found as much as one takes, about: there may be more.
+    Much,
+    /// It found less, or nothing.
+    Little,
 }
 
 impl<S: Clone> Pipeline<S> {
-    /// On a member that has applied so much.
-    pub(crate) fn new(applied: Option<Position>) -> Self {
+    /// On a member that has applied so much. Calls of one plugin may take so many hundredths of the planner's time.
+    pub(crate) fn new(applied: Option<Position>, plugin_share: u32) -> Self {
         Self {
             phase: Phase::Following,
             leading: None,
@@ -158,6 +208,12 @@ impl<S: Clone> Pipeline<S> {
             next_serial: 1,
             effects: Vec::new(),
             resets: 0,
+            sweep: Sweep::Little,
+            swept_much: false,
+            drains: false,
+            credit: Duration::ZERO,
+            shares: Shares::new(plugin_share),
+            timers: Timers::default(),
         }
     }
 
@@ -181,6 +237,13 @@ impl<S: Clone> Pipeline<S> {
         self.waiting.is_empty() && self.flights.is_empty()
     }
 
+    /// Whether there is something that it can plan at once.
+    pub(crate) fn has_work(&self) -> bool {
+        let flights = self.flights.len();
+        let has_requests = !self.waiting.is_empty() && flights < IN_FLIGHT;
+        self.is_running() && (has_requests || self.may_wake() && flights < own::ALONE_IN_FLIGHT)
+    }
+
     /// This member leads in this term, or none.
     pub(crate) fn leadership(&mut self, ground: &impl Ground, leading: Option<u64>) -> Result<(), Fault> {
         if leading == self.leading {
@@ -195,7 +258,7 @@ impl<S: Clone> Pipeline<S> {
         self.waiting.retain(is_asked);
         self.flights.iter_mut().for_each(|flight| flight.items.retain(is_asked));
         // Leases that begin after their term would count while another leader renews.
-        self.effects.retain(|effect| !matches!(effect, Effect::Started { .. }));
+        self.effects.retain(|effect| !matches!(effect, Effect::Started { .. } | Effect::Lacks { .. }));
         self.settle(ground)
     }
 
@@ -240,8 +303,8 @@ impl<S: Clone> Pipeline<S> {
         }
         match self.phase {
             Phase::Running => {
-                while self.flights.front().is_some_and(|flight| flight.outcome.is_some()) {
-                    self.flights.pop_front();
+                while let Some(flight) = self.flights.pop_front_if(|flight| flight.outcome.is_some()) {
+                    flight.items.iter().for_each(|item| self.own_is_done(item));
                 }
                 Ok(())
             }
@@ -261,37 +324,40 @@ impl<S: Clone> Pipeline<S> {
         Ok(())
     }
 
-    /// Plans what waits, as far as the pipeline takes it.
+    /// Plans what waits, as far as the pipeline takes it. Of woken calls alone not more than an entry: what has arrived
+    /// meanwhile is to be looked at first.
     pub(crate) fn turn(&mut self, ground: &impl Ground) -> Result<(), Fault> {
-        while self.phase == Phase::Running && !self.waiting.is_empty() && self.flights.len() < IN_FLIGHT {
+        let mut had_requests = true;
+        while self.has_work() && had_requests {
+            had_requests = !self.waiting.is_empty();
             self.plan_entry(ground)?;
         }
         Ok(())
     }
 
     fn plan_entry(&mut self, ground: &impl Ground) -> Result<(), Fault> {
-        let (Some(planner), Some(term)) = (&mut self.planner, self.leading) else {
+        // Out of its place meanwhile; after a fault it is done for.
+        let (Some(mut planner), Some(term)) = (self.planner.take(), self.leading) else {
             return Err(Fault::Invariant("a running pipeline has a planner and a term".to_owned()));
         };
         // Once an entry: what an entry adds is small beside what is kept free.
         planner.set_growth(ground.growth());
         let began_ms = ground.now_ms();
-        let mut now_ms = began_ms;
-        let mut items = Vec::new();
-        let mut told = Vec::new();
-        while planner.pending() < BATCH_TRANSACTIONS
-            && planner.pending_bytes() < BATCH_BYTES
-            && now_ms.saturating_sub(began_ms) < BATCH_MS
+        let mut filling =
+            Filling { began_ms, now_ms: began_ms, others_wait: None, items: Vec::new(), told: Vec::new() };
+        if std::mem::take(&mut self.drains) {
+            self.wake_some(&mut planner, ground, &mut filling, own::DRAIN)?;
+        }
+        while filling.has_room(&planner, BATCH_MS)
             && let Some(item) = self.waiting.pop_front()
         {
-            match planner.plan(&item.request, now_ms)? {
-                Verdict::Planned(_) => items.push(item),
-                Verdict::Look(zxid) => told.push((item, Told::Look(zxid))),
-                Verdict::Dropped => told.push((item, Told::Dropped)),
-                Verdict::PushBack(why) => told.push((item, Told::PushBack(why))),
-            }
-            now_ms = ground.now_ms();
+            self.plan_item(&mut planner, ground, item, &mut filling)?;
+            self.wake_after_a_request(&mut planner, ground, &mut filling)?;
         }
+        if self.waiting.is_empty() {
+            self.wake_alone(&mut planner, ground, &mut filling)?;
+        }
+        let Filling { items, told, .. } = filling;
         if let Some(cut) = planner.cut() {
             let serial = self.next_serial;
             self.next_serial += 1;
@@ -302,6 +368,55 @@ impl<S: Clone> Pipeline<S> {
         for (item, told) in told {
             self.tell(item, told);
         }
+        // Before everything else that waits: what fails again and again takes their time.
+        for (plugin, why) in planner.failing() {
+            self.waiting.push_front(own(Work::Suspend { plugin, why }));
+        }
+        self.planner = Some(planner);
+        Ok(())
+    }
+
+    /// Whether requests wait that are no calls of this plugin. While there are none, its calls take nothing from anybody.
+    fn others_wait(&self, plugin: Option<&str>) -> bool {
+        let mut asked = self.waiting.iter().filter(|item| item.source.is_some());
+        asked.any(|item| plugin_of(&item.request.work) != plugin)
+    }
+
+    fn plan_item(
+        &mut self,
+        planner: &mut Planner,
+        ground: &impl Ground,
+        item: Item<S>,
+        filling: &mut Filling<S>,
+    ) -> Result<(), Fault> {
+        let (before, began) = (planner.pending_bytes(), ground.worked());
+        let plugin = plugin_of(&item.request.work);
+        let is_spent = plugin.is_some_and(|plugin| self.shares.is_spent(plugin, ground.elapsed()));
+        let is_over = is_spent && *filling.others_wait.get_or_insert_with(|| self.others_wait(plugin));
+        planner.hold_calls(is_over);
+        let verdict = match item.request.work {
+            // Its next time comes soon enough.
+            Work::Tick { .. } if is_over => Verdict::Dropped,
+            _ => planner.plan(&item.request, filling.now_ms)?,
+        };
+        let took = ground.worked().saturating_sub(began);
+        self.credit = (self.credit + took).min(own::CREDIT);
+        if let Some(plugin) = plugin.filter(|_| matches!(verdict, Verdict::Planned(_))) {
+            self.shares.spent(plugin, took, ground.elapsed());
+        }
+        match verdict {
+            Verdict::Planned(_) => {
+                if is_sweep(&item) {
+                    self.swept_much = planner.pending_bytes().saturating_sub(before) >= own::MUCH_SWEPT;
+                }
+                filling.items.push(item);
+            }
+            _ if item.source.is_none() => self.own_came_to_nothing(&item),
+            Verdict::Look(zxid) => filling.told.push((item, Told::Look(zxid))),
+            Verdict::Dropped => filling.told.push((item, Told::Dropped)),
+            Verdict::PushBack(why) => filling.told.push((item, Told::PushBack(why))),
+        }
+        filling.now_ms = ground.now_ms();
         Ok(())
     }
 
@@ -323,6 +438,10 @@ impl<S: Clone> Pipeline<S> {
         }
         again.append(&mut self.waiting);
         self.waiting = again;
+        // The time of the next one comes soon enough.
+        self.waiting.retain(|item| !is_sweep(item) && !is_tick(item));
+        self.sweep = Sweep::Little;
+        self.timers.reset();
         match self.leading {
             None => {
                 self.phase = Phase::Following;
@@ -361,8 +480,19 @@ impl<S: Clone> Pipeline<S> {
             }
             _ => return Err(Fault::Invariant(format!("the view is older than the blank entry of term {term}"))),
         }
+        let timers = Planner::timers(&*base)?;
+        let mut planner = match Planner::begin_term(term, base, &local, ground.runner())? {
+            Begin::Planner(planner) => planner,
+            Begin::Missing { plugin, why } => {
+                self.phase = Phase::Lacking;
+                self.effects.push(Effect::Lacks { term, plugin, why });
+                return Ok(());
+            }
+        };
         self.path = VecDeque::from([local.chain]);
-        let planner = Planner::new(term, base, &local, ground.procedures())?;
+        self.timers.set(timers, ground.now_ms());
+        self.drains = true;
+        planner.set_limits(ground.limits());
         if planner.last() == Zxid(0) {
             let work = Work::Genesis { plugins: ground.built_in() };
             self.waiting.push_front(own(work));
@@ -377,18 +507,12 @@ impl<S: Clone> Pipeline<S> {
         Ok(())
     }
 
-    /// Work of the leader's own waits with the rest; it is dropped when this member does not lead.
-    pub(crate) fn own_in(&mut self, term: u64, work: Work) {
-        if self.leading == Some(term) {
-            self.own(work);
+    /// Another voter could not take over from this member, which lacks a plugin: it is tried again.
+    pub(crate) fn again(&mut self, ground: &impl Ground, term: u64) -> Result<(), Fault> {
+        if self.phase == Phase::Lacking && self.leading == Some(term) {
+            return self.start(ground);
         }
-    }
-
-    /// As [`Pipeline::own_in`], decided just now.
-    pub(crate) fn own(&mut self, work: Work) {
-        if self.phase == Phase::Running {
-            self.waiting.push_back(own(work));
-        }
+        Ok(())
     }
 
     fn tell(&mut self, item: Item<S>, told: Told) {
@@ -398,10 +522,30 @@ impl<S: Clone> Pipeline<S> {
     }
 }
 
-fn own<S>(work: Work) -> Item<S> {
-    Item {
-        source: None,
-        token: 0,
-        request: Request { principal: String::new(), asked: Asked::Leader, fence: None, work },
+/// An entry that is being filled.
+struct Filling<S> {
+    began_ms: u64,
+    now_ms: u64,
+    /// Whether others waited when the first call came whose plugin had taken its share: looked for once an entry.
+    others_wait: Option<bool>,
+    items: Vec<Item<S>>,
+    told: Vec<(Item<S>, Told)>,
+}
+
+impl<S> Filling<S> {
+    /// Whether more may come into it, when planning it may take so long.
+    fn has_room(&self, planner: &Planner, within_ms: u64) -> bool {
+        planner.pending() < BATCH_TRANSACTIONS
+            && planner.pending_bytes() < BATCH_BYTES
+            && self.now_ms.saturating_sub(self.began_ms) < within_ms
+    }
+}
+
+/// Whose time a work is, that runs a plugin by itself.
+fn plugin_of(work: &Work) -> Option<&str> {
+    match work {
+        Work::Op(Op::Call(call)) => Some(&call.plugin),
+        Work::Tick { plugin, .. } => Some(plugin),
+        _ => None,
     }
 }

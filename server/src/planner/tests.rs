@@ -1,58 +1,46 @@
 //! Scripts for the pipeline: design rules 2 and 3 step by step, and 2,000 step-downs in mid-pipeline.
 #![allow(clippy::unwrap_used)]
 
+mod guests;
 mod oracle;
+mod plugins;
 mod step_downs;
+mod sweeps;
 mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::{Applied, Local, Position, apply, skip};
 use conclave_core::entry::{Entry, Origin};
 use conclave_core::memory::MemTables;
-use conclave_core::plan::{Asked, Growth, Install, Procedure, Procedures, Request, Work};
+use conclave_core::plan::{Asked, Growth, Install, Planner, Request, Work};
+use conclave_core::plugin::Runner;
 use conclave_core::view::{Base, Tx};
-use conclave_protocol::{Call, Create, Kind, Nonce, Op, Outcome as Answer, Path, Refusal, SessionId, Set, Value};
+use conclave_protocol::limits::Limits;
+use conclave_protocol::{
+    Call, Check, Condition, Create, Kind, Nonce, Op, Outcome as Answer, Path, Refusal, SessionId, Set, Step, Value,
+};
 
 use super::pipeline::Pipeline;
 use super::{Effect, Ground, Item, Outcome, Told};
+use guests::{Guests, plugins};
 
 const ALICE: &str = "spiffe://test/client/alice";
 const CLUSTER: &str = "test";
+/// Hundredths of the planner's time that calls of one plugin may take.
+const SHARE: u32 = 50;
 
 fn path(text: &str) -> Path {
     Path::parse(text).unwrap()
 }
 
-/// A counter: adds one to what is there, and gives what it is then.
-struct Counter;
-
-impl Procedures for Counter {
-    fn prepare(&mut self, _: [u8; 32], _: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn call(&mut self, mut tx: Tx, call: Procedure) -> (Tx, Result<Bytes, Refusal>) {
-        let at = path(std::str::from_utf8(&call.args).unwrap());
-        let before = tx.get(&at).unwrap();
-        let value: u64 = before.as_ref().map_or(0, |(data, _)| String::from_utf8_lossy(data).parse().unwrap());
-        let data = Bytes::from((value + 1).to_string());
-        if before.is_some() {
-            tx.set(&Set { path: at, data: data.clone(), if_version: None }).unwrap();
-        } else {
-            tx.create(&Create { path: at, data: data.clone(), kind: Kind::default(), parents: false }).unwrap();
-        }
-        (tx, Ok(data))
-    }
-}
-
 fn increment(at: &str) -> Op {
     let args = Bytes::copy_from_slice(at.as_bytes());
-    Op::Call(Call { plugin: "counter".to_owned(), procedure: "increment".to_owned(), args })
-}
-
-fn plugins() -> Vec<Install> {
-    vec![Install { name: "counter".to_owned(), digest: [1; 32], component: Bytes::from_static(b"counter") }]
+    Op::Call(Call { plugin: "counter".to_owned(), procedure: "increment".to_owned(), args, root: Path::root() })
 }
 
 /// What a pipeline stands on here: tables in memory, and the time.
@@ -60,6 +48,7 @@ struct Land<'a> {
     tables: &'a MemTables,
     now_ms: u64,
     growth: Growth,
+    guests: Arc<Guests>,
 }
 
 impl Ground for Land<'_> {
@@ -68,15 +57,27 @@ impl Ground for Land<'_> {
     }
 
     fn now_ms(&self) -> u64 {
-        self.now_ms
+        self.now_ms + self.guests.late_ms.load(Ordering::Relaxed)
     }
 
-    fn procedures(&self) -> Box<dyn Procedures> {
-        Box::new(Counter)
+    fn elapsed(&self) -> Duration {
+        self.guests.elapsed()
+    }
+
+    fn worked(&self) -> Duration {
+        self.guests.elapsed()
+    }
+
+    fn runner(&self) -> Arc<dyn Runner> {
+        Arc::clone(&self.guests) as Arc<dyn Runner>
     }
 
     fn built_in(&self) -> Vec<Install> {
         plugins()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { multi_steps: 3, ..Limits::default() }
     }
 
     fn growth(&self) -> Growth {
@@ -84,8 +85,20 @@ impl Ground for Land<'_> {
     }
 }
 
+/// What a member's pipeline stands on; borrows its tables only.
+macro_rules! land_of {
+    ($member:expr) => {
+        Land {
+            tables: &$member.tables,
+            now_ms: $member.now_ms,
+            growth: $member.growth,
+            guests: Arc::clone(&$member.guests),
+        }
+    };
+}
+
 fn land(tables: &MemTables, growth: Growth) -> Land<'_> {
-    Land { tables, now_ms: 1_000, growth }
+    Land { tables, now_ms: 1_000, growth, guests: Arc::default() }
 }
 
 fn nonce(number: u64) -> Nonce {
@@ -100,7 +113,7 @@ fn once(number: u64, work: Work) -> Request {
 }
 
 fn write(session: SessionId, sequence: u64, floor: u64, op: Op) -> Request {
-    let asked = Asked::Session { session, sequence, floor };
+    let asked = Asked::Session { session, sequence, floor, completed: Vec::new() };
     Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
 }
 
@@ -114,14 +127,30 @@ struct Member {
     pipeline: Pipeline<u8>,
     at: Position,
     growth: Growth,
+    now_ms: u64,
+    guests: Arc<Guests>,
+}
+
+/// A state with these plugins' cluster in it.
+fn rooted(guests: &Arc<Guests>) -> MemTables {
+    let mut tables = MemTables::new(CLUSTER);
+    let runner = Arc::clone(guests) as Arc<dyn Runner>;
+    let mut planner = Planner::new(1, tables.snapshot(), tables.kept(), runner).unwrap();
+    let work = Work::Genesis { plugins: plugins() };
+    let genesis = Request { principal: String::new(), asked: Asked::Leader, fence: None, work };
+    planner.plan(&genesis, 0).unwrap();
+    let payload = planner.cut().unwrap().payload;
+    apply(&mut tables, Position { term: 1, index: 1 }, &payload).unwrap();
+    tables
 }
 
 impl Member {
     /// With genesis applied at (1, 1).
     fn new() -> Self {
-        let tables = MemTables::with_root(CLUSTER, plugins()).unwrap();
+        let guests = Arc::default();
+        let tables = rooted(&guests);
         let at = Position { term: 1, index: 1 };
-        Self { tables, pipeline: Pipeline::new(Some(at)), at, growth: Growth::Allowed }
+        Self { tables, pipeline: Pipeline::new(Some(at), SHARE), at, growth: Growth::Allowed, now_ms: 1_000, guests }
     }
 
     /// That leads in term 2, and plans.
@@ -134,17 +163,17 @@ impl Member {
     }
 
     fn lead(&mut self, term: Option<u64>) {
-        let land = land(&self.tables, self.growth);
+        let land = land_of!(self);
         self.pipeline.leadership(&land, term).unwrap();
     }
 
     fn outcome(&mut self, serial: u64, outcome: Outcome) {
-        let land = land(&self.tables, self.growth);
+        let land = land_of!(self);
         self.pipeline.outcome(&land, serial, outcome).unwrap();
     }
 
     fn confirmed(&mut self, term: u64, leads: bool) {
-        let land = land(&self.tables, self.growth);
+        let land = land_of!(self);
         self.pipeline.confirmed(&land, term, leads).unwrap();
     }
 
@@ -161,7 +190,7 @@ impl Member {
 
     /// The pipeline is told how far the tables are.
     fn tell(&mut self) {
-        let land = land(&self.tables, self.growth);
+        let land = land_of!(self);
         self.pipeline.applied(&land, self.at).unwrap();
     }
 
@@ -176,6 +205,16 @@ impl Member {
         self.tell();
     }
 
+    fn again(&mut self, term: u64) {
+        let land = land_of!(self);
+        self.pipeline.again(&land, term).unwrap();
+    }
+
+    fn plugins_changed(&mut self) {
+        let land = land_of!(self);
+        self.pipeline.plugins_changed(&land).unwrap();
+    }
+
     fn ask(&mut self, token: u64, request: Request) {
         self.pipeline.requests([Item { source: Some(0), token, request }]);
     }
@@ -186,7 +225,7 @@ impl Member {
 
     /// Plans, and gives what the pipeline wants.
     fn effects(&mut self) -> Vec<Effect<u8>> {
-        let land = land(&self.tables, self.growth);
+        let land = land_of!(self);
         self.pipeline.turn(&land).unwrap();
         self.pipeline.take_effects()
     }
@@ -207,7 +246,7 @@ impl Member {
 
     /// An entry by another planner of this term, over these tables.
     fn foreign(&self, term: u64, number: u64) -> Bytes {
-        let mut other: Pipeline<u8> = Pipeline::new(Some(Position { term, index: 0 }));
+        let mut other: Pipeline<u8> = Pipeline::new(Some(Position { term, index: 0 }), SHARE);
         let mut tables = self.tables.clone();
         skip(&mut tables, Position { term, index: self.at.index }, None);
         let land = land(&tables, Growth::Allowed);
@@ -229,6 +268,7 @@ fn word(effect: &Effect<u8>) -> String {
         }
         Effect::Tell(_, token, told) => format!("tell {token} {told:?}"),
         Effect::Confirm { term } => format!("confirm {term}"),
+        Effect::Lacks { term, plugin, why } => format!("lacks {term} {plugin}: {why}"),
         Effect::Started { term } => format!("started {term}"),
     }
 }
@@ -433,7 +473,7 @@ fn the_first_leader_plans_genesis_before_anything_and_no_later_one_does() {
     let mut member = Member::new();
     member.tables = MemTables::new(CLUSTER);
     member.at = Position { term: 0, index: 0 };
-    member.pipeline = Pipeline::new(None);
+    member.pipeline = Pipeline::new(None, SHARE);
     member.lead(Some(1));
     member.blank(1);
     assert_eq!(member.turn(), ["started 1", "propose 1 in 1: 1"]);
@@ -449,7 +489,7 @@ fn the_first_leader_plans_genesis_before_anything_and_no_later_one_does() {
     };
     let Applied::Done(entry) = member.apply(2, genesis) else { panic!("void") };
     assert_eq!((entry.base.0, &entry.transactions[0].origin), (0, &Origin::Leader));
-    assert_eq!(conclave_core::query::plugins(&member.tables).unwrap().len(), 1);
+    assert_eq!(conclave_core::query::plugins(&member.tables).unwrap().len(), plugins().len());
     member.outcome(2, Outcome::Done);
     for term in [None, Some(3)] {
         member.lead(term);
@@ -490,7 +530,7 @@ fn what_grows_is_refused_while_the_disk_is_full_and_done_by_the_same_planner_whe
     member.growth = FULL;
     member.increment(2);
     member.ask(3, once(3, Work::Open { timeout_ms: 5_000 }));
-    let create = Create { path: path("/m"), data: Bytes::new(), kind: Kind::default(), parents: false };
+    let create = Create::new(path("/m"), Bytes::new());
     member.ask(4, once(4, Work::Op(Op::Create(create.clone()))));
     let (_, meanwhile) = member.proposed();
     member.growth = Growth::Allowed;
@@ -527,4 +567,13 @@ fn a_planner_that_begins_on_a_full_disk_knows_it_and_ends_sessions() {
     assert_eq!(transactions[1].origin, Origin::Leader);
     assert!(matches!(member.apply(3, &payload), Applied::Done(_)));
     assert_eq!(conclave_core::query::session(&member.tables, session).unwrap(), None);
+}
+
+#[test]
+fn the_leaders_limits_hold() {
+    let mut member = Member::leading();
+    let check = Step::Check(Check { path: Path::root(), condition: Condition::Exists });
+    member.ask(1, once(1, Work::Op(Op::Multi(vec![check; 4]))));
+    let (_, payload) = member.proposed();
+    assert!(matches!(&answers(&payload)[..], [Err(Refusal::Limit { limit: 3, actual: 4, .. })]));
 }

@@ -219,7 +219,13 @@ async fn answer(raft: &Raft, reads: &Reads, request: Request) -> Response {
         },
         // The leader's own answer: one that has become a follower sends the asker on, not itself.
         Request::ReadIndex => Response::ReadIndex(reads.here().await),
-        Request::Clock | Request::Status | Request::Digest { .. } | Request::Admin(_) => stopped,
+        Request::Clock
+        | Request::Status
+        | Request::Digest { .. }
+        | Request::Admin(_)
+        | Request::Ready(_)
+        | Request::PluginStats(_)
+        | Request::PluginLog { .. } => stopped,
     }
 }
 

@@ -116,7 +116,7 @@ fn fill(writer: &mut Writer, znodes: u64, bytes: usize) {
                     data_bytes: bytes as u64,
                     ..Stat::default()
                 };
-                let znode = row::Znode { stat, next_sequence: 0, acl: 0, parent };
+                let znode = row::Znode { stat, next_sequence: 0, acl: 0, parent, expiry_ms: 0 };
                 put(Table::Znode, &key::znode(id), &row::encode(&znode))?;
                 put(Table::Child, &key::child(parent, &format!("znode-{:010}", id.0)), &row::encode(&id))?;
                 // Half of it like text, half like noise.
@@ -132,7 +132,13 @@ fn fill(writer: &mut Writer, znodes: u64, bytes: usize) {
                     put(Table::Expiry, &key::expiry(id.0, &[7; 32]), &[])?;
                 }
             }
-            let state = row::State { zxid: Zxid(first), next_id: first + BATCH, time_ms: 1, znodes: first };
+            let state = row::State {
+                zxid: Zxid(first),
+                next_id: first + BATCH,
+                time_ms: 1,
+                znodes: first,
+                ..row::State::default()
+            };
             put(Table::State, key::STATE, &row::encode(&state))?;
             let local = tables.local();
             local.digest = digest.0;

@@ -20,7 +20,7 @@ use crate::marker::{Place, sync_dir};
 use crate::{DirLock, Error, Options};
 
 /// The format of the tables that this version writes, and the only one that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 3;
 
 /// Keys of the database `local`.
 const FORMAT_KEY: &[u8] = b"format";

@@ -156,7 +156,7 @@ impl Drop for Snapshot {
 }
 
 /// Takes a stored row apart, and verifies it.
-fn verify<'a>(table: Table, key: &[u8], stored: &'a [u8]) -> Result<(RowHash, &'a [u8]), Fault> {
+pub(crate) fn verify<'a>(table: Table, key: &[u8], stored: &'a [u8]) -> Result<(RowHash, &'a [u8]), Fault> {
     if let Some((hash, value)) = split(stored)
         && hash == RowHash::of(table, key, value)
     {

@@ -6,6 +6,7 @@ mod checkpoints;
 mod corrupt;
 mod installing;
 mod opening;
+mod page;
 mod receiving;
 mod restoring;
 
@@ -114,7 +115,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut bench = Self::open(dir);
-        let state = row::State { zxid: Zxid(3), next_id: 9, time_ms: 1_000, znodes: 0 };
+        let state = row::State { zxid: Zxid(3), next_id: 9, time_ms: 1_000, ..row::State::default() };
         let state = row::encode(&state);
         let rows: [Change<'_>; 4] = [
             (Table::Data, b"k", Some(b"v")),

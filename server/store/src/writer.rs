@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use conclave_core::apply::{Local, Tables};
 use conclave_core::digest::RowHash;
 use conclave_core::{Fault, Table};
@@ -11,7 +12,7 @@ use heed::RwTxn;
 use crate::Store;
 use crate::environment::Environment;
 use crate::error::storage;
-use crate::snapshot::{damaged, split};
+use crate::snapshot::{damaged, split, verify};
 
 /// The longest key that LMDB takes. The protocol's limits keep keys far below it.
 const KEY_BYTES: usize = 511;
@@ -141,6 +142,24 @@ impl Tables for Writing<'_> {
             None => {}
         }
         Ok(old)
+    }
+
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if key.is_empty() {
+            // LMDB takes it for a mistake; no table has such a key.
+            return Ok(None);
+        }
+        let Some(stored) = self.environment.table(table).get(&self.txn, key).map_err(storage)? else { return Ok(None) };
+        let (_, value) = verify(table, key, stored)?;
+        Ok(Some(Bytes::copy_from_slice(value)))
+    }
+
+    fn after(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Fault> {
+        let rows = self.environment.table(table);
+        let found = if key.is_empty() { rows.first(&self.txn) } else { rows.get_greater_than(&self.txn, key) };
+        let Some((key, stored)) = found.map_err(storage)? else { return Ok(None) };
+        let (_, value) = split(stored).ok_or_else(|| damaged(table, key))?;
+        Ok(Some((key.to_vec(), value.len())))
     }
 
     fn local(&mut self) -> &mut Local {

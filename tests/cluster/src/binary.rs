@@ -56,9 +56,10 @@ fn build(profile: &Path) -> Result<(), Error> {
         Some(other) => other,
         None => return Err("the profile's directory has no name".into()),
     };
+    // Of the whole workspace: what it is linked with has the features that it has for `cargo test --workspace`.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "conclave", "--bin", "conclave", "--profile", name, "--target-dir"])
+        .args(["build", "--quiet", "--workspace", "--bin", "conclave", "--profile", name, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()?;

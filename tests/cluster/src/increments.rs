@@ -16,15 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use conclave_client::{Client, Error as ClientError, State};
-use conclave_protocol::codec;
 use conclave_server::Config;
-use conclave_testing::{Error, small_storage};
+use conclave_testing::{Error, Weather, small_storage};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Processes;
 use crate::chaos::{self, Damage};
-use crate::proxy::Weather;
 use crate::tally::{Fate, Tally};
 
 /// What the patient clients share.
@@ -67,7 +65,7 @@ pub struct Report {
     again: u64,
     known: u64,
     damage: Damage,
-    carried: crate::proxy::Done,
+    carried: conclave_testing::Done,
     took: Duration,
 }
 
@@ -346,8 +344,8 @@ impl Worker {
     }
 }
 
-async fn increment(client: &Client, path: &str, within: Duration) -> conclave_client::Result<bytes::Bytes> {
-    client.call("counter", "increment", codec::encode(&[path])).within(within).await
+async fn increment(client: &Client, path: &str, within: Duration) -> conclave_client::Result<u64> {
+    client.call("counter", "increment").positional(path).within(within).typed().await
 }
 
 impl Report {

@@ -8,8 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use conclave_client::{Client, Options};
+use conclave_protocol::limits::Limits;
 use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
-use conclave_testing::{Error, Pki};
+use conclave_testing::{Done, Error, Pki, Proxy, Weather};
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +18,6 @@ use tokio::net::TcpStream;
 
 use crate::binary;
 use crate::patience::until_async;
-use crate::proxy::{Done, Proxy, Weather};
 
 /// How long a member may take to tell its metrics; one that is stopped never does.
 const METRICS_WITHIN: Duration = Duration::from_millis(500);
@@ -99,7 +99,7 @@ impl Processes {
         let home = self.dir.path().join(format!("member-{}", address.id));
         std::fs::create_dir(&home)?;
         let proxy = match weather {
-            Some(weather) => Some(Proxy::start(address.client.parse()?, listen.client, weather).await?),
+            Some(weather) => Some(Proxy::start(address.client.parse()?, listen.client, weather)?),
             None => None,
         };
         let mut config = Config {
@@ -112,6 +112,8 @@ impl Processes {
             members: members.to_vec(),
             raft: RaftTiming::default(),
             storage: StorageOptions::default(),
+            limits: Limits::default(),
+            plugins: conclave_server::PluginOptions::default(),
         };
         change(&mut config);
         let file = home.join("member.toml");

@@ -93,11 +93,11 @@ impl Tally {
     ///
     /// # Errors
     /// When a counter's answer is no number.
-    pub(crate) fn judge(&self, answer: Result<impl AsRef<[u8]>, &ClientError>) -> Result<Fate, Error> {
+    pub(crate) fn judge(&self, answer: Result<&u64, &ClientError>) -> Result<Fate, Error> {
         match answer {
-            Ok(bytes) => {
+            Ok(value) => {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
-                Ok(Fate::Acknowledged(std::str::from_utf8(bytes.as_ref())?.parse()?))
+                Ok(Fate::Acknowledged(*value))
             }
             Err(error) if error.outcome() == conclave_client::Outcome::Unknown => {
                 self.unknown.fetch_add(1, Ordering::Relaxed);

@@ -4,7 +4,7 @@
 use conclave_client::{Client, Error, Refusal};
 use conclave_link::{Credentials, Dialer, Plane, Principal, TrustDomain};
 use conclave_protocol::{
-    Attach, ClientMessage, Delete, Hello, Nonce, Op, PROTOCOL_VERSION, ServerMessage, Zxid, codec, limits,
+    Attach, ClientMessage, Delete, Hello, Nonce, Op, PROTOCOL_VERSION, ServerMessage, Zxid, limits,
 };
 use conclave_testing::{Cluster, Pki, Raw, eventually_async};
 
@@ -32,11 +32,10 @@ async fn bad_requests_are_refused_with_their_code_and_change_nothing() {
     assert_eq!(code(&client.at("/no/b").create("2").await.unwrap_err()), "no-znode");
     assert_eq!(code(&client.at("/no").delete().await.unwrap_err()), "no-znode");
     assert_eq!(code(&client.at("/").delete().recursive().await.unwrap_err()), "bad-request");
-    assert_eq!(code(&client.call("nobody", "x", vec![]).await.unwrap_err()), "no-plugin");
-    assert_eq!(code(&client.call("counter", "x", vec![]).await.unwrap_err()), "no-procedure");
-    let args = codec::encode(&["/a/x"]);
+    assert_eq!(code(&client.call("nobody", "x").await.unwrap_err()), "no-plugin");
+    assert_eq!(code(&client.call("counter", "x").await.unwrap_err()), "no-procedure");
     client.at("/a/x").create("seven").await.unwrap();
-    assert_eq!(code(&client.call("counter", "increment", args).await.unwrap_err()), "plugin-refused");
+    assert_eq!(code(&client.call("counter", "increment").positional("/a/x").await.unwrap_err()), "plugin-refused");
     assert_eq!(client.at("/a/x").get().await.unwrap().data, "seven");
     assert_eq!(client.at("/a").get().await.unwrap().data, "1");
 }
@@ -46,7 +45,7 @@ async fn raw(cluster: &Cluster, name: &str) -> Raw {
 }
 
 fn hello(attach: Option<Attach>, seen: Zxid) -> ClientMessage {
-    ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen })
+    ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen, cluster: None })
 }
 
 fn is_bad_request(message: Option<ServerMessage>) -> bool {
@@ -83,12 +82,21 @@ async fn broken_frames_end_their_connection_with_the_reason_and_nothing_else() {
     let mut liar = raw(&cluster, "liar").await;
     liar.send(&ClientMessage::Heartbeat { id: 1 }).await.unwrap();
     assert!(is_bad_request(liar.receive().await.unwrap()));
+    // The first version of all is refused by name, in words that it can read.
+    let mut old = raw(&cluster, "old").await;
+    old.send(&ClientMessage::Hello(Hello { versions: vec![1], attach: None, seen: Zxid(0), cluster: None }))
+        .await
+        .unwrap();
+    let Some(ServerMessage::Goodbye { refusal }) = old.receive().await.unwrap() else { panic!("it is welcome") };
+    assert!(refusal.to_string().contains(&format!("version {PROTOCOL_VERSION}")), "{refusal}");
     let mut liar = raw(&cluster, "liar").await;
-    liar.send(&ClientMessage::Hello(Hello { versions: vec![77], attach: None, seen: Zxid(0) })).await.unwrap();
+    liar.send(&ClientMessage::Hello(Hello { versions: vec![77], attach: None, seen: Zxid(0), cluster: None }))
+        .await
+        .unwrap();
     assert!(is_bad_request(liar.receive().await.unwrap()));
     let mut liar = raw(&cluster, "liar").await;
     liar.hello().await.unwrap();
-    liar.send(&ClientMessage::Hello(Hello { versions: vec![1], attach: None, seen: Zxid(0) })).await.unwrap();
+    liar.send(&hello(None, Zxid(0))).await.unwrap();
     assert!(is_bad_request(liar.receive().await.unwrap()));
     let mut liar = raw(&cluster, "liar").await;
     liar.hello().await.unwrap();

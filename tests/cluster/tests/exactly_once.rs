@@ -16,10 +16,7 @@ struct Progress {
 }
 
 async fn increment(client: Client) -> u64 {
-    // The counter's arguments: a CBOR array of text strings.
-    let args = conclave_protocol::codec::encode(&["/hits"]);
-    let value = client.call("counter", "increment", args).within(Duration::from_secs(60)).await.unwrap();
-    std::str::from_utf8(&value).unwrap().parse().unwrap()
+    client.call("counter", "increment").positional("/hits").within(Duration::from_secs(60)).typed().await.unwrap()
 }
 
 /// Several at a time, in a session, or one after the other without one.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use conclave_client::{Client, Error, MemberId, Role};
 use conclave_server::{Config, Listen, Member, MemberAddress};
-use conclave_testing::{Cluster, eventually_async};
+use conclave_testing::{Cluster, eventually_async, surroundings};
 
 fn free_address() -> SocketAddr {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
@@ -24,7 +24,8 @@ async fn newcomer(cluster: &Cluster, id: u64) -> (Member, Config) {
         ..cluster.config(1).clone()
     };
     let starting = config.clone();
-    let member = tokio::task::spawn_blocking(move || Member::start(&starting)).await.unwrap().unwrap();
+    let member =
+        tokio::task::spawn_blocking(move || Member::start_in(&starting, surroundings())).await.unwrap().unwrap();
     (member, config)
 }
 

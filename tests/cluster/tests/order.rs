@@ -3,8 +3,8 @@
 
 use conclave_link::{Connection, Credentials, Dialer, FrameReader, FrameWriter, Plane, RecvStream, SendStream, Tuning};
 use conclave_protocol::{
-    Answer, Attach, Call, ClientMessage, Consistency, Create, Hello, Kind, Nonce, Op, Outcome, PROTOCOL_VERSION, Path,
-    Query, RequestId, Scope, ServerMessage, SessionId, Set, Value, WatchId, WatchRequest, Zxid, codec, limits,
+    Answer, Attach, Call, ClientMessage, Consistency, Create, Hello, Nonce, Op, Outcome, PROTOCOL_VERSION, Path, Query,
+    RequestId, Scope, ServerMessage, SessionId, Set, Value, WatchId, WatchRequest, Zxid, codec, limits,
 };
 use conclave_testing::{Cluster, PATIENCE};
 
@@ -29,7 +29,7 @@ impl Wire {
         let (reader, writer) = (FrameReader::new(receive), FrameWriter::new(send));
         let mut wire = Self { _connection: connection, reader, writer, now_ms: 0, next: 1 };
         let attach = attach.map(|session| Attach { session });
-        wire.push(&ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen }));
+        wire.push(&ClientMessage::Hello(Hello { versions: vec![PROTOCOL_VERSION], attach, seen, cluster: None }));
         wire.flush().await;
         match wire.next().await {
             ServerMessage::Welcome(welcome) => wire.now_ms = welcome.now_ms,
@@ -55,7 +55,7 @@ impl Wire {
 
     fn write(&mut self, sequence: u64, floor: u64, op: Op) -> RequestId {
         let id = self.id();
-        self.push(&ClientMessage::Write { id, sequence, floor, fence: None, op });
+        self.push(&ClientMessage::Write { id, sequence, floor, completed: Vec::new(), fence: None, op });
         id
     }
 
@@ -99,7 +99,7 @@ fn path(text: &str) -> Path {
 }
 
 fn create(at: &str) -> Op {
-    Op::Create(Create { path: path(at), data: "0".into(), kind: Kind::default(), parents: false })
+    Op::Create(Create::new(path(at), "0"))
 }
 
 fn set(at: &str, data: u64) -> Op {
@@ -109,7 +109,7 @@ fn set(at: &str, data: u64) -> Op {
 fn increment() -> Op {
     // CBOR: an array of one text of five bytes.
     let args = [&[0x81, 0x65], "/hits".as_bytes()].concat().into();
-    Op::Call(Call { plugin: "counter".into(), procedure: "increment".into(), args })
+    Op::Call(Call { plugin: "counter".into(), procedure: "increment".into(), args, root: Path::root() })
 }
 
 async fn a_follower(cluster: &Cluster) -> u64 {
@@ -150,6 +150,39 @@ async fn a_read_sees_the_writes_that_were_sent_before_it_and_replies_keep_their_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_may_be_somewhat_stale_does_not_wait_for_the_writes_before_it() {
+    let mut cluster = Cluster::start(3).await.unwrap();
+    let member = a_follower(&cluster).await;
+    let mut wire = Wire::connect(&cluster, member, None, Zxid(0)).await;
+    wire.once(0, create("/a"));
+    wire.outcome().await.2.unwrap();
+    // This member knows how fresh it is.
+    wire.get("/a", Consistency::Linearizable);
+    wire.flush().await;
+    assert!(matches!(wire.next().await, ServerMessage::Answer { answer: Ok(_), .. }));
+    for other in cluster.running().into_iter().filter(|id| *id != member).collect::<Vec<_>>() {
+        cluster.kill(other).await;
+    }
+    // Nobody answers this, without a majority.
+    wire.once(1, set("/a", 1));
+    for consistency in [Consistency::Within(3_600_000), Consistency::Stale] {
+        let expected = wire.get("/a", consistency);
+        wire.flush().await;
+        match wire.next().await {
+            ServerMessage::Answer { id, answer: Ok(Answer::Znode { .. }), .. } => assert_eq!(id, expected),
+            other => panic!("{consistency:?}: {other:?}"),
+        }
+    }
+    // As fresh as this nobody can be any more.
+    let expected = wire.get("/a", Consistency::Within(0));
+    wire.flush().await;
+    match wire.next().await {
+        ServerMessage::PushBack { id, .. } => assert_eq!(id, expected),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_comes_before_any_reply_of_its_zxid_or_a_later_one() {
     let cluster = Cluster::start(3).await.unwrap();
     let member = a_follower(&cluster).await;
@@ -157,7 +190,7 @@ async fn an_event_comes_before_any_reply_of_its_zxid_or_a_later_one() {
     wire.once(0, create("/a"));
     wire.outcome().await.2.unwrap();
     let id = wire.id();
-    let request = WatchRequest { watch: WatchId(1), path: path("/"), scope: Scope::Subtree, once: false, since: None };
+    let request = WatchRequest::new(WatchId(1), path("/"), Scope::Subtree);
     wire.push(&ClientMessage::Watch { id, watch: request });
     wire.flush().await;
     let ServerMessage::Answer { zxid: since, answer: Ok(Answer::Watching), .. } = wire.next().await else {
@@ -225,5 +258,5 @@ async fn a_late_duplicate_of_an_acknowledged_request_gets_the_stored_reply_or_no
     assert_eq!(again.outcome().await.2.unwrap_err().code(), "bad-request");
     again.write(3, 3, increment());
     let Ok(Value::Called(third)) = again.outcome().await.2 else { panic!("not called") };
-    assert_eq!(third, "3", "a duplicate was carried out");
+    assert_eq!(&third[..], b"\x03", "a duplicate was carried out");
 }

@@ -6,29 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use conclave_client::Client;
-use conclave_server::Config;
-use conclave_testing::{Cluster, eventually_async, small_storage};
-use futures::{StreamExt, stream};
-
-fn small(config: &mut Config) {
-    config.storage = small_storage();
-}
-
-/// Writes a KiB to each of these znodes.
-async fn fill(client: &Client, numbers: std::ops::Range<u32>) {
-    let write = |number| async move {
-        client.at(format!("/data/{number:06}")).create(text(number)).parents().await.unwrap();
-    };
-    stream::iter(numbers).for_each_concurrent(16, write).await;
-}
-
-fn text(number: u32) -> String {
-    format!("this is the znode of number {number:06}.").repeat(25)
-}
-
-async fn metric(cluster: &Cluster, id: u64, name: &str) -> u64 {
-    cluster.metric(id, name).await.unwrap_or(0)
-}
+use conclave_cluster_tests::numbered::{fill, metric, small, text};
+use conclave_testing::{Cluster, eventually_async};
 
 /// The file of the newest checkpoint of a member.
 fn checkpoint(cluster: &Cluster, id: u64) -> PathBuf {

@@ -8,23 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use conclave_client::{Client, WatchEvent};
+use conclave_cluster_tests::agree;
+use conclave_cluster_tests::numbered::{fill, metric, small, text};
 use conclave_protocol::{ChangeKind, Role};
 use conclave_server::{Config, StoreBoot, Surroundings};
-use conclave_testing::{Cluster, eventually, eventually_async, small_storage};
+use conclave_testing::{Cluster, eventually, eventually_async};
 use futures::{StreamExt, stream};
-
-/// Checkpoints are made and log is let go within a test.
-fn small(config: &mut Config) {
-    config.storage = small_storage();
-}
-
-/// Writes a KiB to each of these znodes.
-async fn fill(client: &Client, numbers: std::ops::Range<u32>) {
-    let write = |number| async move {
-        client.at(format!("/data/{number:06}")).create(text(number)).parents().await.unwrap();
-    };
-    stream::iter(numbers).for_each_concurrent(16, write).await;
-}
 
 /// Writes 700 bytes to each of so many znodes, which do not shrink in a checkpoint.
 async fn fill_with_noise(client: &Client, znodes: u32) {
@@ -38,11 +27,6 @@ async fn fill_with_noise(client: &Client, znodes: u32) {
     stream::iter(0..znodes).for_each_concurrent(16, write).await;
 }
 
-/// What lies in a znode: found again on the disk.
-fn text(number: u32) -> String {
-    format!("this is the znode of number {number:06}.").repeat(25)
-}
-
 async fn holds(client: &Client, numbers: std::ops::Range<u32>) {
     let read = |number| async move {
         let znode = client.at(format!("/data/{number:06}")).get().await.unwrap();
@@ -51,20 +35,14 @@ async fn holds(client: &Client, numbers: std::ops::Range<u32>) {
     stream::iter(numbers).for_each_concurrent(16, read).await;
 }
 
-/// Waits until all members say the same digest at the same zxid.
-async fn agree(cluster: &Cluster, client: &Client) {
-    let all = cluster.running().len();
-    eventually_async("all members have the same digest", async || {
-        let Ok(status) = client.status().await else { return false };
-        let known: Vec<_> = status.members.iter().filter_map(|m| Some((m.zxid?, m.digest.clone()?))).collect();
-        known.len() == all && known.windows(2).all(|pair| pair[0] == pair[1])
+/// Waits until the leader's log begins behind this entry.
+async fn leader_has_purged(cluster: &Cluster, index: u64) {
+    let leader = cluster.leader().await.unwrap();
+    eventually_async("the leader's log begins behind what that member has", async || {
+        metric(cluster, leader, "log_purged_index").await > index + 10
     })
     .await
     .unwrap();
-}
-
-async fn metric(cluster: &Cluster, id: u64, name: &str) -> u64 {
-    cluster.metric(id, name).await.unwrap_or(0)
 }
 
 /// A member that does not lead.
@@ -104,15 +82,10 @@ async fn a_member_that_the_log_has_been_purged_past_comes_back_by_a_snapshot() {
     let environment = metric(&cluster, away, "environment").await;
     cluster.stop(away).await.unwrap();
     fill(&client, 20..1_500).await;
-    let leader = cluster.leader().await.unwrap();
-    eventually_async("the leader's log begins behind what that member has", async || {
-        metric(&cluster, leader, "log_purged_index").await > last + 10
-    })
-    .await
-    .unwrap();
+    leader_has_purged(&cluster, last).await;
 
     cluster.restart(away).await.unwrap();
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
     assert_eq!(metric(&cluster, away, "snapshots_installed_total").await, 1);
     let bytes = metric(&cluster, away, "snapshot_received_bytes_total").await;
     assert!(bytes > 10_000, "{bytes} bytes were received");
@@ -125,7 +98,7 @@ async fn a_member_that_the_log_has_been_purged_past_comes_back_by_a_snapshot() {
     fill(&client, 1_500..1_520).await;
     cluster.kill(away).await;
     cluster.restart(away).await.unwrap();
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,12 +114,7 @@ async fn a_snapshot_that_was_broken_off_goes_on_where_it_was() {
     let last = metric(&cluster, away, "log_last_index").await;
     cluster.stop(away).await.unwrap();
     fill_with_noise(&client, 1_500).await;
-    let leader = cluster.leader().await.unwrap();
-    eventually_async("the leader's log begins behind what that member has", async || {
-        metric(&cluster, leader, "log_purged_index").await > last + 10
-    })
-    .await
-    .unwrap();
+    leader_has_purged(&cluster, last).await;
 
     cluster.launch(away).await.unwrap();
     eventually_async("a part of the snapshot has arrived", async || {
@@ -159,7 +127,7 @@ async fn a_snapshot_that_was_broken_off_goes_on_where_it_was() {
         cluster.configure(id, |config| config.storage.snapshot_bytes_per_s = 1 << 30);
     }
     cluster.restart(away).await.unwrap();
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
     let resumed = metric(&cluster, away, "snapshot_resumed_bytes_total").await;
     assert!(resumed > 0, "everything was sent again");
     assert_eq!(metric(&cluster, away, "snapshots_installed_total").await, 1);
@@ -185,7 +153,7 @@ async fn rots_and_recovers(cluster: &Cluster, id: u64) {
     }
     assert_eq!(reading.await.unwrap().unwrap().data, text(7), "what is rotten was served");
     assert_eq!(metric(cluster, id, "quarantines_total").await, 1);
-    agree(cluster, &client).await;
+    agree(cluster, &client).await.unwrap();
     for number in 0..acknowledged {
         client.at(format!("/meanwhile/{number}")).get().await.unwrap();
     }
@@ -223,7 +191,7 @@ async fn rot_that_nobody_reads_is_found_by_the_scan_of_the_next_checkpoint() {
         number += 50;
         assert!(number < 10_000, "no checkpoint found it");
     }
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
     let only = Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap();
     holds(&only, 0..100).await;
 }
@@ -291,7 +259,7 @@ async fn a_member_in_quarantine_says_so_and_waits_for_whoever_can_help() {
     .unwrap();
     assert!(seen, "the status of another member did not show it");
     assert_eq!(metric(&cluster, id, "quarantined").await, 0);
-    agree(&cluster, &ann).await;
+    agree(&cluster, &ann).await.unwrap();
     // Whatever became of the read: what is rotten was not served.
     if let Ok(znode) = reading.await.unwrap() {
         assert_eq!(znode.data, text(7));
@@ -331,7 +299,7 @@ async fn a_member_whose_checkpoint_is_gone_makes_another_of_its_tables() {
     cluster.restart(id).await.unwrap();
     assert_eq!(metric(&cluster, id, "quarantines_total").await, 0);
     let client = cluster.client("ann").await.unwrap();
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
     holds(&Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap(), 0..800).await;
 }
 
@@ -340,14 +308,14 @@ async fn rot_that_a_start_meets_is_a_quarantine_too() {
     let (mut cluster, id) = with_a_checkpoint().await;
     let lasting = cluster.client("cat").await.unwrap();
     lasting.at("/held").create("x").ephemeral().await.unwrap();
-    agree(&cluster, &lasting).await;
+    agree(&cluster, &lasting).await.unwrap();
     let principal = "spiffe://test.conclave/client/cat";
     cluster.stop(id).await.unwrap();
     // The row of a session, which every start reads.
     assert!(rot(&tables(&cluster, id), principal) > 0, "the session's row is not on the disk");
     cluster.restart(id).await.unwrap();
     assert_eq!(metric(&cluster, id, "quarantines_total").await, 1);
-    agree(&cluster, &lasting).await;
+    agree(&cluster, &lasting).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,7 +340,7 @@ async fn after_a_crash_of_the_machine_the_tables_are_made_again_from_checkpoint_
         cluster.launch(id).await.unwrap();
     }
     cluster.ready().await.unwrap();
-    agree(&cluster, &client).await;
+    agree(&cluster, &client).await.unwrap();
     for id in 1..=3 {
         let only = Client::connect(cluster.options_to("bea", &[id]).unwrap()).await.unwrap();
         holds(&only, 0..720).await;
@@ -391,12 +359,7 @@ async fn a_watch_on_a_member_that_installs_a_snapshot_misses_nothing() {
     let last = metric(&cluster, away, "log_last_index").await;
     cluster.stop(away).await.unwrap();
     fill(&client, 0..900).await;
-    let leader = cluster.leader().await.unwrap();
-    eventually_async("the leader's log begins behind what that member has", async || {
-        metric(&cluster, leader, "log_purged_index").await > last + 10
-    })
-    .await
-    .unwrap();
+    leader_has_purged(&cluster, last).await;
     // The watcher's own members go: it can only turn to the one that has to install a snapshot.
     cluster.launch(away).await.unwrap();
     eventually("that member is ready", || cluster.member(away).unwrap().is_ready()).await.unwrap();

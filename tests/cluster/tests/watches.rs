@@ -11,7 +11,7 @@ use conclave_testing::{Cluster, PATIENCE, Raw};
 async fn next(watch: &mut Watch) -> (Zxid, Vec<Change>) {
     let event = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
     match event {
-        WatchEvent::Changes { zxid, changes } => (zxid, changes),
+        WatchEvent::Changes { zxid, changes, .. } => (zxid, changes),
         other => panic!("{other:?}"),
     }
 }
@@ -147,7 +147,7 @@ async fn a_reader_that_is_too_slow_is_told_to_read_the_present_and_then_goes_on(
     slow.hello().await.unwrap();
     // Long paths fill the stream's window soon; then events pile up at the member, up to its limit.
     let path = Path::parse("/r").unwrap();
-    let watch = WatchRequest { watch: WatchId(1), path, scope: Scope::Subtree, once: false, since: None };
+    let watch = WatchRequest::new(WatchId(1), path, Scope::Subtree);
     slow.send(&ClientMessage::Watch { id: 1, watch }).await.unwrap();
     let answer = slow.receive().await.unwrap();
     assert!(matches!(answer, Some(ServerMessage::Answer { answer: Ok(Answer::Watching), .. })), "{answer:?}");

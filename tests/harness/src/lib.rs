@@ -1,30 +1,133 @@
-//! A cluster for tests: real members on real sockets and disks, in this process, with kill, restart and step-down.
+//! Clusters for tests: real members on real sockets and disks, in the test's own process, and what can go wrong.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), conclave_testing::Error> {
-//! let mut cluster = conclave_testing::Cluster::start(3).await?;
-//! let client = cluster.client("tester").await?;
-//! client.at("/greeting").create("hello").await?;
+//! What a program does when its leader is killed, its connection breaks or its session is lost should be tested on
+//! the real thing. A cluster of three is ready in about two seconds, needs no privileges, no ports of its own choice and no
+//! network but the loopback device (Linux: members of a cluster with proxies dial from addresses in 127.77.0.0/16), and
+//! leaves nothing behind.
+//!
+//! # A user's test
+//! A job that must not run twice takes a lock. Does it survive the death of the leader? Does it notice that its
+//! session is lost, and is what it writes afterwards refused?
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use conclave_client::{Client, Refusal};
+//! use conclave_locks::Mutex;
+//! use conclave_testing::{Cluster, Error};
+//!
+//! /// The program under test: publishes a release under a lock.
+//! async fn publish(client: &Client, release: &str) -> Result<(), Error> {
+//!     let mutex = Mutex::new(client, "/locks/publish")?;
+//!     let guard = mutex.acquire().within(Duration::from_secs(20)).await?;
+//!     client.at("/release").set(release.to_owned()).fenced(guard.fence()).await?;
+//!     guard.release().await?;
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main] // in a test: #[tokio::test]
+//! async fn main() -> Result<(), Error> {
+//!     let mut cluster = Cluster::start(3).await?;
+//!     let ann = cluster.client("ann").await?;
+//!     ann.at("/release").create("none").await?;
+//!
+//!     // The leader dies; the job takes longer, and is done.
+//!     let leader = cluster.leader().await?;
+//!     cluster.kill(leader).await;
+//!     publish(&ann, "v1").await?;
+//!     cluster.restart(leader).await?;
+//!
+//!     // The session is lost while the lock is held: the guard tells, and the lock is free for others.
+//!     let guard = Mutex::new(&ann, "/locks/publish")?.acquire().await?;
+//!     cluster.kill_session(&ann).await?;
+//!     let why = guard.lost().await;
+//!     println!("stopped: {why}");
+//!     let ben = cluster.client("ben").await?;
+//!     publish(&ben, "v2").await?;
+//!
+//!     // What is still on its way under the old lock comes to nothing.
+//!     let late = ben.at("/release").set("v1 again").fenced(guard.fence()).await;
+//!     assert!(matches!(late, Err(conclave_client::Error::Refused(Refusal::Fenced { .. }))), "{late:?}");
+//!     assert_eq!(ben.at("/release").get().await?.data, "v2");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What can be done to a cluster
+//! | | |
+//! |---|---|
+//! | [`Cluster::kill`], [`Cluster::restart`] | a member dies as by `kill -9`, and comes back with what was on its disk |
+//! | [`Cluster::stop`] | a member is stopped in good order |
+//! | [`Cluster::step_down`] | the leader hands over |
+//! | [`Cluster::kill_session`] | a client's session ends as by expiry, without waiting for it |
+//! | [`Mortal::kill`] | a client vanishes without a word, with its process |
+//! | [`Cluster::pause`], [`Cluster::resume`] | a member lives, and hears and says nothing |
+//! | [`Cluster::cut`], [`Cluster::mend`] | a client is cut off |
+//! | [`Cluster::drop_replies`] | a client's requests arrive, and the replies are lost |
+//! | [`Cluster::weather`] | datagrams are lost, doubled and late |
+//!
+//! Those from `pause` on need [`Cluster::proxied`]:
+//!
+//! ```
+//! use conclave_testing::{Cluster, Error, eventually_async};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Error> {
+//! let cluster = Cluster::proxied(3).await?;
+//! let ann = cluster.client("ann").await?;
+//! ann.at("/counter").create("0").await?;
+//!
+//! // The leader falls silent. Another one is elected, and the client finds it.
 //! let leader = cluster.leader().await?;
-//! cluster.kill(leader).await;
-//! assert_eq!(client.at("/greeting").get().await?.data, "hello");
+//! cluster.pause(leader)?;
+//! ann.at("/counter").set("1").await?;
+//! assert_ne!(cluster.leader().await?, leader);
+//! cluster.resume(leader)?;
+//!
+//! // The reply is lost: the write is done, its caller waits, and gets the reply of the one time that it was done.
+//! let ben = cluster.client("ben").await?;
+//! cluster.drop_replies(&ann)?;
+//! let counter = ann.at("/counter");
+//! let write = tokio::spawn(counter.set("2").into_future());
+//! eventually_async("it is done", async || ben.at("/counter").get().await.is_ok_and(|znode| znode.data == "2")).await?;
+//! cluster.mend(&ann)?;
+//! assert_eq!(write.await??.version, 2);
 //! # Ok(()) }
 //! ```
+//!
+//! # Waiting
+//! Nothing in a test should sleep. [`eventually`] and [`eventually_async`] wait for a condition, and fail after
+//! [`PATIENCE`] saying which it was.
+//!
+//! # Time
+//! A session's timeout is at least two seconds, unless the limits are configured otherwise ([`Setup::configured`]). A client
+//! that is cut off notices after two fifths of it. The leader of a paused member's cluster is elected within a second or
+//! two.
+//!
+//! What is not on these pages is for this project's own tests, and may change at any time.
 
+mod cluster;
 mod mortal;
+mod network;
 mod pki;
+mod proxy;
 mod raw;
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conclave_client::{Client, Options};
-use conclave_server::{Config, Listen, Member, MemberAddress, RaftTiming, StorageOptions, Surroundings};
-
+pub use cluster::{Cluster, Setup, surroundings};
+/// What a member can be configured with.
+pub use conclave_server::Config;
 pub use mortal::Mortal;
+#[doc(hidden)]
 pub use pki::Pki;
+pub use proxy::Weather;
+#[doc(hidden)]
+pub use proxy::{Direction, Done, Proxy, Rule};
+#[doc(hidden)]
 pub use raw::Raw;
 
 /// What a test can't go on after.
@@ -33,263 +136,21 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// How long a condition may take to come true, before the test fails: an election and a recovery on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A cluster whose members run in this process.
-pub struct Cluster {
-    dir: tempfile::TempDir,
-    pki: Pki,
-    configs: BTreeMap<u64, Config>,
-    surroundings: BTreeMap<u64, Surroundings>,
-    members: BTreeMap<u64, Member>,
-}
-
-impl Cluster {
-    /// Starts so many members, and waits until all of them are ready.
-    ///
-    /// # Errors
-    /// When a member can't start, or they are not ready in time.
-    pub async fn start(members: u64) -> Result<Self, Error> {
-        Self::start_with(members, |_| {}).await
-    }
-
-    /// As [`Cluster::start`], with configurations that `change` has seen.
-    ///
-    /// # Errors
-    /// As [`Cluster::start`].
-    pub async fn start_with(members: u64, change: impl Fn(&mut Config)) -> Result<Self, Error> {
-        Self::start_in(members, change, |_| Surroundings::default()).await
-    }
-
-    /// As [`Cluster::start_with`], each member in other surroundings than the machine's.
-    ///
-    /// # Errors
-    /// As [`Cluster::start`].
-    pub async fn start_in(
-        members: u64,
-        change: impl Fn(&mut Config),
-        around: impl Fn(u64) -> Surroundings,
-    ) -> Result<Self, Error> {
-        let dir = tempfile::Builder::new().prefix("conclave-").tempdir()?;
-        let pki = Pki::create(dir.path())?;
-        let ports = free_ports(usize::try_from(members)? * 2)?;
-        let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let addresses: Vec<MemberAddress> = (1..=members)
-            .zip(ports.chunks(2))
-            .map(|(id, ports)| MemberAddress {
-                id,
-                client: address(ports[0]).to_string(),
-                peer: address(ports[1]).to_string(),
-            })
-            .collect();
-        let name = format!("test-{}", ports[0]);
-        let mut configs = BTreeMap::new();
-        for (member, ports) in addresses.iter().zip(ports.chunks(2)) {
-            let tls = pki.member(member.id)?;
-            let mut config = Config {
-                cluster: name.clone(),
-                member: member.id,
-                data: dir.path().join(format!("member-{}", member.id)),
-                tls,
-                initialize: member.id == 1,
-                listen: Listen { client: address(ports[0]), peer: address(ports[1]), admin: Some(address(0)) },
-                members: addresses.clone(),
-                raft: RaftTiming::default(),
-                storage: StorageOptions::default(),
-            };
-            change(&mut config);
-            configs.insert(member.id, config);
-        }
-        let surroundings = (1..=members).map(|id| (id, around(id))).collect();
-        let mut cluster = Self { dir, pki, configs, surroundings, members: BTreeMap::new() };
-        for id in 1..=members {
-            cluster.launch(id).await?;
-        }
-        cluster.ready().await?;
-        Ok(cluster)
-    }
-
-    /// Where its files are.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Its authorities.
-    #[must_use]
-    pub fn pki(&self) -> &Pki {
-        &self.pki
-    }
-
-    /// A member's configuration.
-    #[must_use]
-    pub fn config(&self, id: u64) -> &Config {
-        &self.configs[&id]
-    }
-
-    /// Changes a member's configuration, from its next start on.
-    pub fn configure(&mut self, id: u64, change: impl FnOnce(&mut Config)) {
-        if let Some(config) = self.configs.get_mut(&id) {
-            change(config);
-        }
-    }
-
-    /// Puts a member into other surroundings, from its next start on.
-    pub fn surround(&mut self, id: u64, around: Surroundings) {
-        self.surroundings.insert(id, around);
-    }
-
-    /// A running member.
-    #[must_use]
-    pub fn member(&self, id: u64) -> Option<&Member> {
-        self.members.get(&id)
-    }
-
-    /// One of a running member's metrics, by its name without `conclave_`.
-    ///
-    /// # Errors
-    /// When the member does not run, or has no such metric.
-    pub async fn metric(&self, id: u64, name: &str) -> Result<u64, Error> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let member = self.members.get(&id).ok_or("it does not run")?;
-        let address = member.admin_address().ok_or("it has no admin port")?;
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("conclave_{name} ")));
-        Ok(line.ok_or_else(|| format!("there is no metric {name}"))?.parse()?)
-    }
-
-    /// The running members' numbers.
-    #[must_use]
-    pub fn running(&self) -> Vec<u64> {
-        self.members.keys().copied().collect()
-    }
-
-    /// Waits until every running member serves clients.
-    ///
-    /// # Errors
-    /// When that takes longer than [`PATIENCE`].
-    pub async fn ready(&self) -> Result<(), Error> {
-        eventually("all members are ready", || self.members.values().all(Member::is_ready)).await
-    }
-
-    /// Waits until one of the running members leads, and gives its number.
-    ///
-    /// # Errors
-    /// When that takes longer than [`PATIENCE`].
-    pub async fn leader(&self) -> Result<u64, Error> {
-        let leader = || self.members.iter().find(|(_, member)| member.is_leader()).map(|(id, _)| *id);
-        eventually("a member leads", || leader().is_some()).await?;
-        leader().ok_or_else(|| "the leader has just gone".into())
-    }
-
-    /// Ends a member as kill -9 would: nothing is synced, closed or said.
-    pub async fn kill(&mut self, id: u64) {
-        if let Some(member) = self.members.remove(&id) {
-            let ended = tokio::task::spawn_blocking(move || member.kill()).await;
-            ended.expect("ending a member does not panic");
-        }
-    }
-
-    /// Stops a member in good order.
-    ///
-    /// # Errors
-    /// When its tables could not be closed.
-    pub async fn stop(&mut self, id: u64) -> Result<(), Error> {
-        if let Some(member) = self.members.remove(&id) {
-            tokio::task::spawn_blocking(move || member.stop()).await??;
-        }
-        Ok(())
-    }
-
-    /// Starts a member that was killed or stopped, and waits until it is ready.
-    ///
-    /// # Errors
-    /// When it can't start, or is not ready in time.
-    pub async fn restart(&mut self, id: u64) -> Result<(), Error> {
-        self.launch(id).await?;
-        let member = &self.members[&id];
-        eventually("the member is ready", || member.is_ready()).await
-    }
-
-    /// Makes the leader hand over to another member.
-    ///
-    /// # Errors
-    /// When there is no leader, or nobody takes over.
-    pub async fn step_down(&self) -> Result<(), Error> {
-        let leader = self.leader().await?;
-        let member = self.members.get(&leader).ok_or("the leader has just gone")?;
-        Ok(member.step_down().await?)
-    }
-
-    /// A client with a certificate of this name.
-    ///
-    /// # Errors
-    /// When it can't connect.
-    pub async fn client(&self, name: &str) -> Result<Client, Error> {
-        Ok(Client::connect(self.options(name)?).await?)
-    }
-
-    /// The options of such a client.
-    ///
-    /// # Errors
-    /// When the certificate can't be made.
-    pub fn options(&self, name: &str) -> Result<Options, Error> {
-        let dir = self.pki.client(name)?;
-        let endpoints: Vec<String> = self.configs.values().map(|config| config.listen.client.to_string()).collect();
-        self.profile(&dir, &endpoints)
-    }
-
-    /// The options of a client that knows only these members.
-    ///
-    /// # Errors
-    /// When the certificate can't be made.
-    pub fn options_to(&self, name: &str, members: &[u64]) -> Result<Options, Error> {
-        let dir = self.pki.client(name)?;
-        let endpoints: Vec<String> = members.iter().map(|id| self.configs[id].listen.client.to_string()).collect();
-        self.profile(&dir, &endpoints)
-    }
-
-    fn profile(&self, dir: &Path, endpoints: &[String]) -> Result<Options, Error> {
-        Ok(Options::new(endpoints.iter().cloned(), dir.join("tls.crt"), dir.join("tls.key"), dir.join("peer-ca.crt")))
-    }
-
-    /// Starts a member that was killed or stopped, and does not wait for it.
-    ///
-    /// # Errors
-    /// When it can't start.
-    pub async fn launch(&mut self, id: u64) -> Result<(), Error> {
-        let config = self.configs.get(&id).ok_or_else(|| format!("there is no member {id}"))?.clone();
-        let around = self.surroundings.get(&id).cloned().unwrap_or_default();
-        let member = tokio::task::spawn_blocking(move || Member::start_in(&config, around)).await??;
-        self.members.insert(id, member);
-        Ok(())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for (_, member) in std::mem::take(&mut self.members) {
-            // A runtime must not be dropped within another.
-            let ended = std::thread::spawn(move || member.kill()).join();
-            if ended.is_err() && !std::thread::panicking() {
-                panic!("ending a member panicked");
-            }
-        }
-    }
-}
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Checkpoints after little log, files of it that are small, and none of it kept: what takes hours elsewhere happens within
 /// a test. Nothing is kept free of the disk.
+#[doc(hidden)]
 #[must_use]
-pub fn small_storage() -> StorageOptions {
-    StorageOptions {
+pub fn small_storage() -> conclave_server::StorageOptions {
+    conclave_server::StorageOptions {
         checkpoint_log_bytes: 256 << 10,
         log_segment_bytes: 64 << 10,
         log_keep_bytes: 0,
         reserve_bytes: 0,
         least_free_bytes: 0,
-        ..StorageOptions::default()
+        ..conclave_server::StorageOptions::default()
     }
 }
 
@@ -298,39 +159,73 @@ pub fn small_storage() -> StorageOptions {
 /// # Errors
 /// Which condition did not come true within [`PATIENCE`].
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Error> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds() {
-        if tokio::time::Instant::now() > deadline {
-            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
+    eventually_async(what, async || holds()).await
 }
 
 /// As [`eventually`], for a condition that has to be asked for.
 ///
 /// # Errors
 /// Which condition did not come true within [`PATIENCE`].
-pub async fn eventually_async(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<(), Error> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !holds().await {
-        if tokio::time::Instant::now() > deadline {
-            return Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
+pub async fn eventually_async(what: &str, holds: impl AsyncFnMut() -> bool) -> Result<(), Error> {
+    within(PATIENCE, what, holds).await
 }
 
-/// Ports that nobody listens on.
+async fn within(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<(), Error> {
+    let look = async {
+        while !holds().await {
+            // tidy: allow sleep, this is how others wait for a condition
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // As a whole: a look that does not come back did not come true either.
+    let looked = tokio::time::timeout(patience, look).await;
+    looked.map_err(|_| format!("not within {} s: {what}", patience.as_secs()).into())
+}
+
+/// Ports that nobody listens on, and that the system gives to nobody by itself: a member that comes back must find its own
+/// free, and clients come and go meanwhile.
 fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
-    let sockets: Vec<UdpSocket> =
-        (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    Ok(sockets.iter().map(|socket| socket.local_addr().map(|address| address.port())).collect::<Result<_, _>>()?)
+    // Linux gives those from 32,768 on to whoever asks for any.
+    const FIRST: u16 = 10_000;
+    const COUNT: u64 = 22_000;
+    let chance = RandomState::new();
+    // All are held until enough are found, so that none is found twice.
+    let mut held: Vec<(u16, UdpSocket)> = Vec::new();
+    for attempt in 0..COUNT {
+        if held.len() == count {
+            break;
+        }
+        let port = FIRST + u16::try_from(chance.hash_one(attempt) % COUNT).unwrap_or_default();
+        held.extend(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|socket| (port, socket)));
+    }
+    if held.len() < count {
+        return Err(format!("{} ports of {count} are free from {FIRST} on", held.len()).into());
+    }
+    Ok(held.iter().map(|(port, _)| *port).collect())
 }
 
 /// Where a directory of the cluster's lies.
 fn below(dir: &Path, parts: &[&str]) -> PathBuf {
     parts.iter().fold(dir.to_owned(), |dir, part| dir.join(part))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_does_not_come_back_is_a_condition_that_does_not_come_true() {
+        let hung = within(Duration::ZERO, "an answer", async || std::future::pending().await).await;
+        assert_eq!(hung.unwrap_err().to_string(), "not within 0 s: an answer");
+        let never = within(Duration::ZERO, "the moon", async || false).await;
+        assert_eq!(never.unwrap_err().to_string(), "not within 0 s: the moon");
+        let mut looks = 0;
+        let third = || {
+            looks += 1;
+            looks == 3
+        };
+        eventually("the third look", third).await.unwrap();
+    }
 }

@@ -31,7 +31,7 @@ impl Raw {
     /// # Errors
     /// When there is none.
     pub async fn hello(&mut self) -> Result<(), Error> {
-        let hello = Hello { versions: vec![PROTOCOL_VERSION], attach: None, seen: Zxid(0) };
+        let hello = Hello { versions: vec![PROTOCOL_VERSION], attach: None, seen: Zxid(0), cluster: None };
         self.send(&ClientMessage::Hello(hello)).await?;
         match self.receive().await? {
             Some(ServerMessage::Welcome(_)) => Ok(()),

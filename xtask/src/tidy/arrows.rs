@@ -5,16 +5,36 @@ use super::metadata::{Metadata, Package};
 
 /// Our crates by folder, and which of ours each may name, tests included. A folder that ends in `/` stands for all in
 /// it that have no line of their own; `*` is any.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("client/protocol", &[]),
+    ("client/script", &["conclave-protocol"]),
     ("client/link", &["conclave-protocol"]),
     ("client", &["conclave-protocol", "conclave-link"]),
-    ("client/cli", &["conclave-protocol", "conclave-link", "conclave-client", "conclave-locks"]),
-    ("recipes/", &["conclave-protocol", "conclave-client"]),
-    ("server/core", &["conclave-protocol"]),
-    ("server/store", &["conclave-protocol", "conclave-core"]),
+    (
+        "client/cli",
+        &[
+            "conclave-protocol",
+            "conclave-script",
+            "conclave-link",
+            "conclave-client",
+            "conclave-locks",
+            "conclave-election",
+            "conclave-barriers",
+            "conclave-counters",
+            "conclave-discovery",
+        ],
+    ),
+    ("recipes/", &["conclave-client"]),
+    ("recipes/locks", &["conclave-client", "conclave-awards"]),
+    ("recipes/election", &["conclave-client", "conclave-awards"]),
+    ("recipes/groups", &["conclave-client", "conclave-awards"]),
+    ("recipes/discovery", &["conclave-client", "conclave-groups"]),
+    // The script crate: for its tests, which play scenarios.
+    ("server/core", &["conclave-protocol", "conclave-script"]),
+    ("server/store", &["conclave-protocol", "conclave-core", "conclave-script"]),
     ("server/log", &[]),
-    ("server/plugin-host", &["conclave-protocol", "conclave-core"]),
+    // The guests: for its tests.
+    ("server/plugin-host", &["conclave-protocol", "conclave-core", "conclave-guests"]),
     (
         "server",
         &[
@@ -26,8 +46,19 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "conclave-plugin-host",
         ],
     ),
-    ("server/bin", &["conclave-server", "conclave-cli", "conclave-client", "conclave-link", "conclave-protocol"]),
-    ("plugins/sdk", &[]),
+    (
+        "server/bin",
+        &[
+            "conclave-server",
+            "conclave-cli",
+            "conclave-client",
+            "conclave-link",
+            "conclave-protocol",
+            "conclave-plugin-host",
+        ],
+    ),
+    // Natively alone: its tree for tests reads manifests as the cluster does.
+    ("plugins/sdk", &["conclave-protocol"]),
     ("plugins/", &["conclave-plugin"]),
     ("tests/", &["*"]),
     ("xtask", &[]),
@@ -50,7 +81,7 @@ const OWNED: [(&str, &str); 9] = [
 ];
 
 /// Below the waterline: nothing that these link with, however far down, does IO or knows a clock, chance or a task.
-const PURE: [&str; 2] = ["conclave-protocol", "conclave-core"];
+const PURE: [&str; 3] = ["conclave-protocol", "conclave-script", "conclave-core"];
 const IMPURE: [&str; 18] = [
     "async-std",
     "chrono",

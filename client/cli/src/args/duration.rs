@@ -34,6 +34,15 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads the lifetime of a znode, which may be longer: also `30d`. Which are allowed is the cluster's to say.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    const DAY: f64 = 86_400.0;
+    let Some(days) = text.strip_suffix('d') else { return parse(text) };
+    let days: f64 =
+        days.parse().map_err(|_| format!("a time is written like 90s, 10m, 1h or 30d, and {text:?} is not"))?;
+    Duration::try_from_secs_f64(days * DAY).map_err(|_| format!("{text} is no time"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -47,6 +56,15 @@ mod tests {
         assert_eq!(parse("1.5m").unwrap(), Duration::from_secs(90));
         assert_eq!(parse("24h").unwrap(), MOST);
         assert_eq!(parse("0").unwrap(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lifetime_may_be_days() {
+        assert_eq!(lifetime("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        assert_eq!(lifetime("10m").unwrap(), Duration::from_secs(600));
+        for bad in ["d", "-1d", "1e300d", "10", "NaNd"] {
+            assert!(lifetime(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -86,13 +86,97 @@ fn a_call_takes_numbers_below_zero() {
     let Command::Call(call) = command(&["call", "counter", "increment", "/hits", "-5"]) else {
         panic!("it is a call");
     };
-    assert_eq!(call.args, ["/hits", "-5"]);
+    assert_eq!(call.arguments.args, ["/hits", "-5"]);
+}
+
+#[test]
+fn a_namespace_is_an_option_of_every_command() {
+    for line in [&["--namespace", "/p", "get", "/a"][..], &["get", "/a", "--namespace", "/p"]] {
+        assert_eq!(parse(line).unwrap().globals.namespace.as_deref(), Some("/p"));
+    }
+}
+
+#[test]
+fn a_read_is_as_fresh_as_it_says() {
+    use conclave_client::Consistency;
+    for (line, consistency) in [
+        (&["get", "/a"][..], None),
+        (&["get", "/a", "--stale"], Some(Consistency::Stale)),
+        (&["get", "/a", "--stale-within", "500ms"], Some(Consistency::Within(500))),
+        (&["get", "/a", "/b", "--linearizable"], Some(Consistency::Linearizable)),
+    ] {
+        let Command::Get(get) = command(line) else { panic!("{line:?}") };
+        assert_eq!(get.fresh.consistency(), consistency, "{line:?}");
+    }
+    for other in ["ls", "stat", "exists", "count", "tree"] {
+        assert!(parse(&[other, "/a", "--linearizable"]).is_ok(), "{other}");
+    }
+    assert!(parse(&["acl", "get", "/a", "--stale"]).is_ok());
+}
+
+#[test]
+fn an_update_says_one_way_how() {
+    let Command::Update(update) = command(&["update", "/a", "--add", "-5", "--or-create"]) else { panic!("an update") };
+    assert_eq!((update.add, update.or_create), (Some(-5), true));
+    let Command::Update(update) = command(&["update", "/a", "--swap", "-x", "", "--if-version", "3"]) else {
+        panic!("an update");
+    };
+    assert_eq!(update.swap.unwrap(), ["-x", ""]);
+    assert_eq!(update.if_version, Some(3));
+    for line in [
+        &["update", "/a"][..],
+        &["update", "/a", "--add", "1", "--min", "2"],
+        &["update", "/a", "--swap", "x"],
+        &["update", "/a", "--add", "1.5"],
+    ] {
+        assert!(parse(line).is_err(), "{line:?}");
+    }
+}
+
+#[test]
+fn all_behind_exec_is_the_command() {
+    let line =
+        ["watch", "/a", "-r", "--kinds", "created,deleted", "--exit-on-failure", "--exec", "sh", "-c", "x", "--json"];
+    let Command::Watch(watch) = command(&line) else { panic!("a watch") };
+    assert_eq!(watch.exec, ["sh", "-c", "x", "--json"]);
+    assert_eq!(watch.kinds, [Kind::Created, Kind::Deleted]);
+    assert!(watch.recursive && watch.exit_on_failure);
+    let Command::Watch(watch) = command(&["watch", "/a", "--since", "17@6f1c", "--names", "*.json"]) else {
+        panic!("a watch");
+    };
+    assert!(matches!(watch.since, Some(Since::Bookmark(bookmark)) if bookmark.cluster == "6f1c"));
+    let Command::Watch(watch) = command(&["watch", "/a", "--since", "17"]) else { panic!("a watch") };
+    assert_eq!(watch.since, Some(Since::Zxid(conclave_client::Zxid(17))));
+}
+
+#[test]
+fn a_kind_of_znode_is_what_can_be() {
+    let line = ["create", "/a", "x", "--ttl", "30d", "--or-set", "--acl", "anyone:r", "--acl", "me:crwda"];
+    let Command::Create(create) = command(&line) else { panic!("a create") };
+    assert_eq!(create.ttl, Some(Duration::from_secs(30 * 86_400)));
+    assert_eq!(create.acl, ["anyone:r", "me:crwda"]);
+    assert!(parse(&["create", "/a", "--container", "--ttl", "10m"]).is_ok());
+    assert!(parse(&["create", "/a", "--container", "--ephemeral"]).is_err());
+    assert!(parse(&["create", "/a", "--or-set", "--sequential"]).is_err());
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_here() {
     for line in [
         &["get"][..],
+        &["get", "/a", "--stale", "--linearizable"],
+        &["get", "/a", "--stale-within", "5"],
+        &["delete", "/a", "--recursive", "--in-parts"],
+        &["ls", "/a", "--limit", "0"],
+        &["ls", "/a", "--names", "--long"],
+        &["ls", "/a", "--tree", "--prefix", "x"],
+        &["acl", "set", "/a"],
+        &["session", "show", "x"],
+        &["watch", "/a", "--existence", "--children"],
+        &["watch", "/a", "--snapshot", "--since", "1"],
+        &["watch", "/a", "--kinds", "moved"],
+        &["watch", "/a", "--names", "a/b"],
+        &["watch", "/a", "--exit-on-failure"],
         &["set", "/a", "x", "--if-version", "-1"],
         &["set", "/a", "x", "--fence", "/a"],
         &["watch", "/a", "--recursive", "--children"],
@@ -133,6 +217,14 @@ fn the_examples_of_the_tour_are_taken() {
             "--json",
         ],
         &["status"],
+        &["update", "/hits", "--add", "1", "--or-create"],
+        &["acl", "set", "/app", "me:crwda", "client/deploy:rw", "anyone:r"],
+        &["session", "kill", "17"],
+        &["txn", "deploy.txn"],
+        &["txn", "-", "--fence", "/l@1"],
+        &["shell", "--json"],
+        &["delete", "/app", "--in-parts"],
+        &["ls", "/app", "--prefix", "job-", "--limit", "10", "--after", "job-3", "--data"],
     ] {
         assert!(parse(line).is_ok(), "{line:?}");
     }

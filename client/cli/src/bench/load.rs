@@ -14,7 +14,6 @@ use hdrhistogram::Histogram;
 
 use super::ZNODES;
 use crate::args::{Bench, Workload};
-use crate::call;
 
 /// The longest latency that is told apart, microseconds.
 const LONGEST_US: u64 = 120_000_000;
@@ -153,7 +152,9 @@ impl Requests {
             Workload::Write => Self::Set(mine()?),
             Workload::Read => Self::Get(mine()?),
             Workload::Create => Self::Create(client.at(shared("n-")?)),
-            Workload::Counter => Self::Call(client.clone(), call::arguments(&[shared("hits")?.as_str()]).into()),
+            Workload::Counter => {
+                Self::Call(client.clone(), conclave_protocol::codec::encode(&[shared("hits")?.as_str()]).into())
+            }
             Workload::Lock => Self::Lock(Mutex::new(client, shared("lock")?)?),
         })
     }
@@ -166,7 +167,7 @@ impl Requests {
                 done(if run.linearizable { get.linearizable() } else { get.session() })
             }
             Self::Create(at) => done(at.create(run.data.clone()).sequential()),
-            Self::Call(client, args) => done(client.call("counter", "increment", args.clone())),
+            Self::Call(client, args) => done(client.call("counter", "increment").raw_args(args.clone())),
             Self::Lock(mutex) => {
                 let mutex = mutex.clone();
                 Box::pin(async move { Ok(mutex.acquire().await?.release().await?) })

@@ -42,8 +42,20 @@ fn a_read_does_not_say_that_nothing_was_changed() {
     let missing = Refusal::NoZnode { path: Path::parse("/nope").unwrap() };
     assert_eq!(
         Error::Refused(missing).reading().message(),
-        "refused: no-znode: /nope does not exist. Create it first; `create --parents` creates what is missing above."
+        "refused: no-znode: /nope does not exist. `conclave ls` shows what there is; `create --parents` creates what is \
+         missing above."
     );
+}
+
+#[test]
+fn a_subtree_that_is_too_large_says_how_to_delete_it() {
+    let limit = |what: &str| Refusal::Limit { what: what.into(), limit: 10_000, actual: 10_001 };
+    assert_eq!(
+        refused(limit("znodes of the subtree")).message(),
+        "refused: limit: znodes of the subtree is 10001, 10000 is the limit. Nothing was changed. \
+         `conclave delete --in-parts` deletes it piece by piece."
+    );
+    assert!(refused(limit("data bytes")).message().ends_with("Make it smaller, or split it."));
 }
 
 #[test]
@@ -135,6 +147,16 @@ fn every_refusal_code_that_a_user_can_do_something_about_has_a_hint() {
         Refusal::NoPlugin { plugin: text() },
         Refusal::NoProcedure { plugin: text(), procedure: text() },
         Refusal::PluginFailed { plugin: text(), why: text() },
+        Refusal::NoQuery { plugin: text(), query: text() },
+        Refusal::PluginExists { plugin: text(), version: text() },
+        Refusal::BadArguments { plugin: text(), procedure: text(), why: text() },
+        Refusal::PluginDisabled { plugin: text(), state: text() },
+        Refusal::PluginLoop { plugin: text(), why: text() },
+        Refusal::PluginUnfit { plugin: text(), why: text() },
+        Refusal::PluginNotAllowed { plugin: text(), action: text(), path: Path::root() },
+        Refusal::ReadOnly { what: text() },
+        Refusal::Cancelled,
+        Refusal::AlreadyDone { sequence: 3 },
     ] {
         assert!(!hint(&refusal).is_empty(), "{}", refusal.code());
     }

@@ -81,7 +81,7 @@ fn the_exit_codes_leave_those_of_the_command_free() {
     let command = ["x".into()];
     let not_found = std::io::ErrorKind::NotFound.into();
     let denied = std::io::ErrorKind::PermissionDenied.into();
-    let place = conclave_client::Path::parse("/m/line/w-1").unwrap();
+    let place = Path::parse("/m/line/w-1").unwrap();
     for (failure, exit) in [
         (lost("/m", "the session is over", "COMMAND was ended"), 123),
         (lock_failure(Error::Client(none.clone())), 125),

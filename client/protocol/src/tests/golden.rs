@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::samples;
+use super::{samples, side};
 use crate::codec;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/messages.golden");
@@ -37,8 +37,8 @@ fn now() -> Vec<(String, String)> {
     let mut all = lines("client", &samples::client_messages());
     all.extend(lines("member", &samples::server_messages()));
     all.extend(lines("outcome", &samples::outcomes()));
-    all.extend(lines("side-request", &samples::side_requests()));
-    all.extend(lines("side-message", &samples::side_messages()));
+    all.extend(lines("side-request", &side::side_requests()));
+    all.extend(lines("side-message", &side::side_messages()));
     all
 }
 
@@ -82,6 +82,6 @@ fn all_are_read(golden: &BTreeMap<String, String>) {
     are_read(golden, "client", samples::client_messages());
     are_read(golden, "member", samples::server_messages());
     are_read(golden, "outcome", samples::outcomes());
-    are_read(golden, "side-request", samples::side_requests());
-    are_read(golden, "side-message", samples::side_messages());
+    are_read(golden, "side-request", side::side_requests());
+    are_read(golden, "side-message", side::side_messages());
 }

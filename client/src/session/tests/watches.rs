@@ -3,12 +3,12 @@
 use super::*;
 
 fn watch(once: bool, since: Option<u64>) -> WatchRequest {
-    WatchRequest { watch: WatchId(5), path: Path::root(), scope: Scope::Subtree, once, since: since.map(Zxid) }
+    WatchRequest { once, since: since.map(Zxid), ..WatchRequest::new(WatchId(5), Path::root(), Scope::Subtree) }
 }
 
 fn event(zxid: u64) -> ServerMessage {
     let changes = vec![Change { kind: ChangeKind::Data, path: Path::root(), version: zxid }];
-    ServerMessage::Event { watch: WatchId(5), zxid: Zxid(zxid), changes }
+    ServerMessage::Event { watch: WatchId(5), zxid: Zxid(zxid), changes, present: Vec::new() }
 }
 
 fn watching(id: RequestId, zxid: u64) -> ServerMessage {
@@ -113,5 +113,27 @@ fn a_watch_that_may_not_go_on_is_ended_and_one_that_is_dropped_is_taken_back() {
     machine.handle_unwatch(WatchId(5));
     assert!(matches!(only(&mut machine, at(21)), ClientMessage::Unwatch { watch: WatchId(5), .. }));
     machine.handle_message(at(22), event(9));
-    assert_eq!(told(&mut machine), []);
+    assert_eq!(told(&mut machine), [0_u64; 0]);
+}
+
+#[test]
+fn a_watch_with_data_that_is_told_without_is_ended_and_one_without_keeps_none() {
+    let present = Some(Present { data: Bytes::from_static(b"x"), stat: Stat::default() });
+    for (data, present, expected) in
+        [(true, vec![present.clone()], Some(1)), (true, Vec::new(), None), (false, vec![present], Some(0))]
+    {
+        let mut machine = machine();
+        connect(&mut machine, at(0));
+        machine.handle_watch(at(0), WatchRequest { data, ..watch(false, None) }, WITHIN);
+        let begin = only(&mut machine, at(0));
+        machine.handle_message(at(1), watching(id(&begin), 4));
+        let ServerMessage::Event { watch, zxid, changes, .. } = event(5) else { panic!("no event") };
+        machine.handle_message(at(2), ServerMessage::Event { watch, zxid, changes, present });
+        let told = std::iter::from_fn(|| machine.poll_event()).find_map(|event| match event {
+            Event::Changes { present, .. } => Some(Some(present.len())),
+            Event::Ended { error: Error::Mismatch { .. }, .. } => Some(None),
+            _ => None,
+        });
+        assert_eq!(told, Some(expected), "with data: {data}");
+    }
 }

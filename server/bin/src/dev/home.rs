@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use conclave_link::pki::CERTIFICATE_DAYS;
 use conclave_link::{Principal, TrustDomain};
-use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
+use conclave_server::{Config, Limits, Listen, MemberAddress, PluginOptions, RaftTiming, StorageOptions};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::Instant;
 
@@ -80,6 +80,12 @@ impl Seat {
         }
         if config.storage == StorageOptions::default() {
             table.remove("storage");
+        }
+        if config.limits == Limits::default() {
+            table.remove("limits");
+        }
+        if config.plugins == PluginOptions::default() {
+            table.remove("plugins");
         }
         let text = toml::to_string(&table).map_err(broken)?;
         write(&self.file(), &format!("# Written by `conclave dev` at its first start.\n{text}"))
@@ -306,6 +312,8 @@ fn make(dir: &Path, members: u64, base: Option<u16>) -> Outcome {
             members: addresses.clone(),
             raft: RaftTiming::default(),
             storage: StorageOptions::default(),
+            limits: Limits::default(),
+            plugins: PluginOptions::default(),
         };
         Seat { id, dir: seat_dir, config }.write()?;
     }

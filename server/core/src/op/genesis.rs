@@ -1,44 +1,58 @@
 //! The first transaction: the root, and the plugins that every new cluster has.
 
 use bytes::Bytes;
-use conclave_protocol::{ChangeKind, Path, Stat};
+use conclave_protocol::plugin::{BudgetSettings, Manifest, PluginInfo, PluginState, Version};
+use conclave_protocol::{ChangeKind, Path, Stat, limits};
 
-use crate::op::call::Plugins;
+use super::install;
+use crate::authority::OPEN;
 use crate::plan::Install;
 use crate::row::{Plugin, Znode};
 use crate::view::Tx;
 use crate::{Table, ZnodeId, key};
 
-/// Bytes of a component in one row.
-const CHUNK: usize = 256 << 10;
-
-pub(crate) fn genesis(tx: &mut Tx, installs: &[Install], plugins: &mut Plugins) {
+pub(crate) fn genesis(tx: &mut Tx, installs: &[Install]) {
     let stat = Stat {
         created: tx.zxid(),
         modified: tx.zxid(),
         children_modified: tx.zxid(),
         created_ms: tx.now_ms(),
         modified_ms: tx.now_ms(),
+        children_modified_ms: tx.now_ms(),
         ..Stat::default()
     };
-    let root = Znode { stat, next_sequence: 0, acl: 0, parent: ZnodeId::ROOT };
+    let root = Znode { stat, next_sequence: 0, acl: OPEN, parent: ZnodeId::ROOT, expiry_ms: 0 };
     tx.put_row(Table::Znode, &key::znode(ZnodeId::ROOT), &root);
     tx.state.next_id = ZnodeId::ROOT.0 + 1;
     tx.state.znodes = 1;
-    tx.change(ChangeKind::Created, Path::root(), 0);
+    tx.change(ChangeKind::Created, Path::root(), 0, OPEN, OPEN);
     for install in installs {
-        let mut chunks = 0;
-        for (chunk, number) in install.component.chunks(CHUNK).zip(0..) {
-            tx.put(Table::Blob, &key::blob(&install.digest, number), install.component.slice_ref(chunk));
-            chunks = number + 1;
-        }
-        let row = Plugin {
-            digest: install.digest,
-            component_bytes: install.component.len() as u64,
-            chunks,
-            settings: Bytes::new(),
+        let component = &install.component;
+        // One that can't be run here is part of the cluster all the same: its own calls say why.
+        let manifest = tx.plugins.runner.prepare(install.digest, component);
+        let (manifest, rejected) = match manifest {
+            Ok(manifest) => (manifest, None),
+            Err(why) => (Manifest::default(), Some(why)),
         };
-        tx.put_row(Table::Plugin, install.name.as_bytes(), &row);
-        plugins.install(install.digest, &install.component);
+        for (chunk, number) in component.chunks(limits::COMPONENT_CHUNK).zip(0..) {
+            tx.put(Table::Blob, &key::blob(&install.digest, number), component.slice_ref(chunk));
+        }
+        let state = if rejected.is_none() { PluginState::Active } else { PluginState::Disabled };
+        let allowed = manifest.needs.clone();
+        let version = Version { digest: install.digest, component_bytes: component.len() as u64, manifest, allowed };
+        let info = PluginInfo {
+            name: install.name.clone(),
+            state,
+            version,
+            next: None,
+            previous: None,
+            settings: Bytes::new(),
+            budgets: BudgetSettings::default(),
+            installer: String::new(),
+            activated: Some(tx.zxid()),
+            parked: 0,
+            rejected,
+        };
+        install::put(tx, &Plugin { info, older: Vec::new() });
     }
 }

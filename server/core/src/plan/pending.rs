@@ -50,7 +50,7 @@ impl Pending {
         view.write(zxid, rows);
         let changes = written.changes;
         self.bytes += TRANSACTION_BYTES + outcome.len();
-        self.bytes += changes.iter().map(|change| change.path.as_str().len() + ROW_BYTES).sum::<usize>();
+        self.bytes += changes.iter().map(|recorded| recorded.change.path.as_str().len() + ROW_BYTES).sum::<usize>();
         self.transactions.push(Transaction { origin, changes, outcome });
         Ok(())
     }

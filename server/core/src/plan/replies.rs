@@ -2,9 +2,9 @@
 
 use conclave_protocol::{PushBack, SessionId, limits};
 
-use crate::op;
+use crate::op::{self, park};
 use crate::plan::Verdict;
-use crate::row::{Packed, Reply, Session};
+use crate::row::{Packed, Parked, Phase, Reply, Session};
 use crate::view::{Base, Tx};
 use crate::{Fault, Table, key, query};
 
@@ -55,9 +55,45 @@ fn size(base: &dyn Base, id: SessionId, session: &Session, sequence: u64) -> Res
     Ok(query::reply(base, id, session, sequence)?.map_or(0, |reply| reply.outcome.len() as u64))
 }
 
+/// What a client says that it knows of.
+#[derive(Clone, Copy)]
+pub(crate) struct Acknowledged<'a> {
+    /// The lowest sequence that it has no reply to.
+    pub(crate) floor: u64,
+    /// Parked calls whose end it knows of.
+    pub(crate) completed: &'a [u64],
+}
+
+/// Forgets calls whose end is acknowledged.
+fn forget_calls(tx: &mut Tx, id: SessionId, floor: u64, completed: &[u64]) -> Result<(), Fault> {
+    let Some(session) = query::session(tx, id)?.filter(|session| session.calls > 0) else {
+        return Ok(());
+    };
+    let answered = session.floor..floor.clamp(session.floor, session.next);
+    for sequence in completed.iter().copied().take(limits::SESSION_PARKED).chain(answered.clone()) {
+        let row: Option<Parked> = tx.typed(Table::Parked, &key::parked(id, sequence))?;
+        match row {
+            Some(row) if matches!(row.phase, Phase::Completed(_)) && completed.contains(&sequence) => {
+                park::forget(tx, id, sequence, &row)?;
+            }
+            Some(row) if row.phase == Phase::Answered && answered.contains(&sequence) => {
+                park::forget(tx, id, sequence, &row)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Stores the reply to the next sequence, and forgets those below the floor. The session's row is read here, after the
 /// operation: it may have changed it. A session that the operation ended keeps nothing.
-pub(crate) fn keep(tx: &mut Tx, id: SessionId, floor: u64, reply: Reply) -> Result<(), Fault> {
+pub(crate) fn keep(
+    tx: &mut Tx,
+    id: SessionId,
+    Acknowledged { floor, completed }: Acknowledged<'_>,
+    reply: Reply,
+) -> Result<(), Fault> {
+    forget_calls(tx, id, floor, completed)?;
     let Some(mut session) = query::session(tx, id)? else {
         return Ok(());
     };
@@ -95,6 +131,6 @@ pub(crate) fn expire(tx: &mut Tx, id: SessionId) -> Result<bool, Fault> {
     if query::session(tx, id)?.is_none() {
         return Ok(false);
     }
-    op::session::end(tx, id)?;
+    op::session::end(tx, id, true)?;
     Ok(true)
 }

@@ -1,12 +1,13 @@
 //! The naive model: znodes in a map by path, sessions and one-shot writes in maps, everything else by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use conclave_core::entry::Origin;
 use conclave_core::plan::{Asked, Request, Verdict, Work};
+use conclave_protocol::limits::Limits;
 use conclave_protocol::{
-    Change, ChangeKind, Create, Delete, Op, Outcome, Path, PushBack, Refusal, SessionId, Set, Stat, Step, Value, Zxid,
+    AccessList, Change, ChangeKind, Op, Outcome, Path, Permission, PushBack, Refusal, SessionId, Stat, Value, Who, Zxid,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,11 @@ pub(crate) struct Node {
     pub(crate) data: Bytes,
     pub(crate) stat: Stat,
     pub(crate) next: u64,
+    pub(crate) acl: AccessList,
+    /// In the order of creation.
+    pub(crate) id: u64,
+    /// When it is looked at whether it has to go.
+    pub(crate) look_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -32,12 +38,15 @@ pub(crate) struct Once {
     pub(crate) outcome: Outcome,
 }
 
+/// A change, and the two access lists by which it may be told.
+pub(crate) type Told = (Change, AccessList, AccessList);
+
 /// A transaction as the model expects it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Expected {
     pub(crate) zxid: Zxid,
     pub(crate) origin: Origin,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<Told>,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -46,24 +55,35 @@ pub(crate) struct MemTree {
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) once: BTreeMap<(String, [u8; 16]), Once>,
+    /// Every list but the open one that was ever used.
+    pub(crate) lists: BTreeSet<AccessList>,
+    /// How many of them are of the last transaction.
+    pub(crate) new_lists: usize,
     pub(crate) zxid: Zxid,
     pub(crate) now_ms: u64,
+    pub(crate) next_id: u64,
+    pub(crate) limits: Limits,
 }
 
-type Done<T> = Result<T, Refusal>;
+pub(crate) type Done<T> = Result<T, Refusal>;
 
 impl MemTree {
     /// As genesis at time 0 leaves it.
     pub(crate) fn new() -> Self {
         let one = Zxid(1);
         let stat = Stat { created: one, modified: one, children_modified: one, ..Stat::default() };
-        let root = Node { data: Bytes::new(), stat, next: 0 };
+        let acl = AccessList::open();
+        let root = Node { data: Bytes::new(), stat, next: 0, acl, id: 1, look_ms: None };
         Self {
             nodes: [("/".to_owned(), root)].into(),
             sessions: BTreeMap::new(),
             once: BTreeMap::new(),
+            lists: BTreeSet::new(),
+            new_lists: 0,
             zxid: one,
             now_ms: 0,
+            next_id: 2,
+            limits: Limits::default(),
         }
     }
 
@@ -71,7 +91,7 @@ impl MemTree {
     pub(crate) fn plan(&mut self, request: &Request, now_ms: u64) -> (Verdict, Option<Expected>) {
         self.now_ms = self.now_ms.max(now_ms);
         match &request.asked {
-            Asked::Session { session, sequence, floor } => self.in_session(request, *session, *sequence, *floor),
+            Asked::Session { session, sequence, floor, .. } => self.in_session(request, *session, *sequence, *floor),
             Asked::Once { nonce, until_ms } => {
                 let key = (request.principal.clone(), *nonce.as_bytes());
                 if let Some(once) = self.once.get(&key) {
@@ -79,6 +99,10 @@ impl MemTree {
                 }
                 if *until_ms <= self.now_ms || *until_ms > self.now_ms + 60_000 {
                     return (Verdict::PushBack(PushBack::Until { now_ms: self.now_ms }), None);
+                }
+                let remembered = self.once.keys().filter(|(principal, _)| *principal == request.principal).count();
+                if remembered as u64 >= self.limits.once_rows {
+                    return (Verdict::PushBack(PushBack::Busy), None);
                 }
                 let (changes, outcome) = self.carry_out(request, None);
                 let once = Once { until_ms: *until_ms, zxid: self.zxid, outcome: outcome.clone() };
@@ -88,30 +112,26 @@ impl MemTree {
             }
             Asked::Leader => {
                 let mut changes = Vec::new();
-                match &request.work {
-                    Work::Stamp => {}
-                    Work::Forget => {
-                        let before = self.once.len();
-                        let now_ms = self.now_ms;
-                        self.once.retain(|_, once| once.until_ms > now_ms);
-                        if self.once.len() == before {
-                            return (Verdict::Dropped, None);
-                        }
-                    }
-                    Work::Expire { session } if self.sessions.contains_key(session) => {
-                        self.zxid.0 += 1;
-                        self.end(*session, &mut changes);
-                        self.zxid.0 -= 1;
-                    }
-                    _ => return (Verdict::Dropped, None),
-                }
                 self.zxid.0 += 1;
+                let something = match &request.work {
+                    Work::Stamp => true,
+                    Work::Sweep => self.sweep(&mut changes),
+                    Work::Expire { session } if self.sessions.contains_key(session) => {
+                        self.end(*session, &mut changes);
+                        true
+                    }
+                    _ => false,
+                };
+                if !something {
+                    self.zxid.0 -= 1;
+                    return (Verdict::Dropped, None);
+                }
                 self.planned(Origin::Leader, changes, None)
             }
         }
     }
 
-    fn planned(&self, origin: Origin, changes: Vec<Change>, outcome: Option<Outcome>) -> (Verdict, Option<Expected>) {
+    fn planned(&self, origin: Origin, changes: Vec<Told>, outcome: Option<Outcome>) -> (Verdict, Option<Expected>) {
         (Verdict::Planned(self.zxid), Some(Expected { zxid: self.zxid, origin, changes, outcome }))
     }
 
@@ -146,8 +166,9 @@ impl MemTree {
     }
 
     /// Takes the next zxid; a refusal leaves everything else as it was.
-    fn carry_out(&mut self, request: &Request, session: Option<SessionId>) -> (Vec<Change>, Outcome) {
+    fn carry_out(&mut self, request: &Request, session: Option<SessionId>) -> (Vec<Told>, Outcome) {
         self.zxid.0 += 1;
+        self.new_lists = 0;
         let before = self.clone();
         let mut changes = Vec::new();
         let outcome = self.work(request, session, &mut changes);
@@ -158,182 +179,180 @@ impl MemTree {
         (changes, outcome)
     }
 
-    fn work(&mut self, request: &Request, session: Option<SessionId>, changes: &mut Vec<Change>) -> Outcome {
+    fn work(&mut self, request: &Request, session: Option<SessionId>, changes: &mut Vec<Told>) -> Outcome {
         if let Some(fence) = &request.fence {
-            let actual = self.nodes.get(fence.path.as_str()).map(|node| node.stat.created);
-            if actual != Some(fence.zxid) {
-                return Err(Refusal::Fenced { fence: fence.clone(), actual });
-            }
+            self.holds(&request.principal, fence)?;
         }
         match &request.work {
             Work::Open { timeout_ms } => {
-                let timeout_ms = (*timeout_ms).clamp(2_000, 300_000);
+                let (least, most) = (self.limits.session_timeout_min_ms, self.limits.session_timeout_max_ms);
+                let timeout_ms = (*timeout_ms).max(least).min(most);
                 let principal = request.principal.clone();
                 let id = SessionId(self.zxid.0);
                 let new = Session { principal, timeout_ms, floor: 1, next: 1, replies: BTreeMap::new() };
                 self.sessions.insert(id, new);
                 Ok(Value::Opened { session: id, timeout_ms })
             }
-            Work::Op(Op::Multi(steps)) => {
-                let mut values = Vec::new();
-                for (number, step) in steps.iter().enumerate() {
-                    let value = self.step(step, session, changes).map_err(|cause| Refusal::Step {
-                        step: u32::try_from(number).unwrap(),
-                        cause: Box::new(cause),
-                    })?;
-                    values.push(value);
-                }
-                Ok(Value::Multi(values))
-            }
-            Work::Op(Op::Create(create)) => self.create(create, session, changes),
-            Work::Op(Op::Set(set)) => self.set(set, changes),
-            Work::Op(Op::Delete(delete)) => self.delete(delete, changes),
-            Work::Op(Op::Call(call)) => Err(Refusal::NoPlugin { plugin: call.plugin.clone() }),
-            Work::Op(Op::Close) => {
-                let id = session.ok_or(Refusal::NoSession { what: "closing a session".to_owned() })?;
-                self.end(id, changes);
-                Ok(Value::Closed)
-            }
+            Work::Op(op) => self.op(&request.principal, op, session, changes),
             other => panic!("the model knows no {other:?}"),
         }
     }
 
-    fn step(&mut self, step: &Step, session: Option<SessionId>, changes: &mut Vec<Change>) -> Outcome {
-        match step {
-            Step::Check(check) => self.at(&check.path, check.if_version).map(|_| Value::Checked),
-            Step::Create(create) => self.create(create, session, changes),
-            Step::Set(set) => self.set(set, changes),
-            Step::Delete(delete) => self.delete(delete, changes),
+    /// Does what is due; false when there was nothing to look at.
+    fn sweep(&mut self, changes: &mut Vec<Told>) -> bool {
+        let now_ms = self.now_ms;
+        let before = self.once.len();
+        self.once.retain(|_, once| once.until_ms > now_ms);
+        let due: Vec<String> =
+            self.nodes.iter().filter(|(_, node)| self.due(node)).map(|(path, _)| path.clone()).collect();
+        let mut looks: Vec<(u64, u64, String)> = Vec::new();
+        for (path, node) in &self.nodes {
+            looks.extend(node.look_ms.filter(|at| *at <= now_ms).map(|at| (at, node.id, path.clone())));
         }
-    }
-
-    fn at(&self, path: &Path, expected: Option<u64>) -> Done<&Node> {
-        let node = self.nodes.get(path.as_str()).ok_or(Refusal::NoZnode { path: path.clone() })?;
-        match expected {
-            Some(expected) if expected != node.stat.version => {
-                Err(Refusal::BadVersion { path: path.clone(), actual: node.stat.version, expected })
+        looks.sort();
+        for (_, _, path) in &looks {
+            let node = &self.nodes[path];
+            if self.due(node) {
+                self.remove(vec![path.clone()], changes);
+                continue;
             }
-            _ => Ok(node),
+            let next = if node.stat.children == 0 { deadline(node, &self.limits) } else { None };
+            self.nodes.get_mut(path).unwrap().look_ms = next;
+        }
+        for path in due {
+            assert!(!self.nodes.contains_key(&path), "{path} had to go, and nobody looked at it");
+        }
+        self.once.len() < before || !looks.is_empty()
+    }
+
+    /// Whether a znode has to go by now.
+    fn due(&self, node: &Node) -> bool {
+        node.stat.children == 0 && deadline(node, &self.limits).is_some_and(|at| at <= self.now_ms)
+    }
+
+    /// Sees to it that it is looked at in time.
+    pub(crate) fn schedule(&mut self, path: &str) {
+        let limits = self.limits;
+        let node = self.nodes.get_mut(path).unwrap();
+        if node.stat.children == 0
+            && let Some(at) = deadline(node, &limits)
+        {
+            node.look_ms = Some(node.look_ms.map_or(at, |look_ms| look_ms.min(at)));
         }
     }
 
-    fn create(&mut self, create: &Create, session: Option<SessionId>, changes: &mut Vec<Change>) -> Outcome {
-        let owner = if create.kind.ephemeral { session } else { None };
-        if create.kind.ephemeral && owner.is_none() {
-            return Err(Refusal::NoSession { what: "an ephemeral znode".to_owned() });
-        }
-        let text = create.path.as_str();
-        if text == "/" {
-            return Err(Refusal::ZnodeExists { path: create.path.clone() });
-        }
-        let (parent, _) = text.rsplit_once('/').unwrap();
-        let parent = if parent.is_empty() { "/" } else { parent };
-        if !self.nodes.contains_key(parent) && !create.parents {
-            return Err(Refusal::NoZnode { path: Path::parse(parent).unwrap() });
-        }
-        // The deepest znode on the way that exists.
-        let mut above = parent.to_owned();
-        while !self.nodes.contains_key(&above) {
-            above.truncate(above.rfind('/').unwrap().max(1));
-        }
-        let ends_with = self.nodes[&above].stat.owner;
-        if ends_with.is_some() && (ends_with != owner || above != parent) {
-            return Err(Refusal::EphemeralParent { path: Path::parse(&above).unwrap() });
-        }
-        let mut made = text.to_owned();
-        if create.kind.sequential {
-            let mut number = self.nodes.get(parent).map_or(0, |parent| parent.next);
-            loop {
-                made = format!("{text}{number:010}");
-                number += 1;
-                if !self.nodes.contains_key(&made) {
-                    break;
-                }
-            }
-            self.add(parent, None, Bytes::new(), changes);
-            self.nodes.get_mut(parent).unwrap().next = number;
-        } else if self.nodes.contains_key(&made) {
-            return Err(Refusal::ZnodeExists { path: create.path.clone() });
-        }
-        self.add(&made, owner, create.data.clone(), changes);
-        Ok(Value::Created { path: Path::parse(&made).unwrap(), stat: self.nodes[&made].stat })
-    }
-
-    /// Adds a znode and, before it, all that is missing above.
-    fn add(&mut self, path: &str, owner: Option<SessionId>, data: Bytes, changes: &mut Vec<Change>) {
-        if self.nodes.contains_key(path) {
-            return;
-        }
-        let parent = above(path);
-        self.add(&parent, None, Bytes::new(), changes);
-        let parent = self.nodes.get_mut(&parent).unwrap();
-        parent.stat.children += 1;
-        parent.stat.children_version += 1;
-        parent.stat.children_modified = self.zxid;
-        let stat = Stat {
-            created: self.zxid,
-            modified: self.zxid,
-            children_modified: self.zxid,
-            version: 0,
-            children_version: 0,
-            created_ms: self.now_ms,
-            modified_ms: self.now_ms,
-            owner,
-            data_bytes: data.len() as u64,
-            children: 0,
-        };
-        self.nodes.insert(path.to_owned(), Node { data, stat, next: 0 });
-        changes.push(Change { kind: ChangeKind::Created, path: Path::parse(path).unwrap(), version: 0 });
-    }
-
-    fn set(&mut self, set: &Set, changes: &mut Vec<Change>) -> Outcome {
-        self.at(&set.path, set.if_version)?;
-        let node = self.nodes.get_mut(set.path.as_str()).unwrap();
-        node.stat.version += 1;
-        node.stat.modified = self.zxid;
-        node.stat.modified_ms = self.now_ms;
-        node.stat.data_bytes = set.data.len() as u64;
-        node.data = set.data.clone();
-        changes.push(Change { kind: ChangeKind::Data, path: set.path.clone(), version: node.stat.version });
-        Ok(Value::Set { stat: node.stat })
-    }
-
-    fn delete(&mut self, delete: &Delete, changes: &mut Vec<Change>) -> Outcome {
-        if delete.path.is_root() {
-            return Err(Refusal::BadRequest { why: "the root can't be deleted".to_owned() });
-        }
-        let children = self.at(&delete.path, delete.if_version)?.stat.children;
-        if children > 0 && !delete.recursive {
-            return Err(Refusal::NotEmpty { path: delete.path.clone(), children });
-        }
-        let gone = self.nodes.keys().filter(|path| Path::parse(path).unwrap().is_within(&delete.path));
-        let gone: Vec<String> = gone.cloned().collect();
-        let count = gone.len() as u64;
-        self.remove(gone, changes);
-        Ok(Value::Deleted { count })
-    }
-
-    fn remove(&mut self, gone: Vec<String>, changes: &mut Vec<Change>) {
+    /// Removes znodes, the last path first.
+    pub(crate) fn remove(&mut self, gone: Vec<String>, changes: &mut Vec<Told>) {
+        let mut gone = gone;
+        gone.sort();
         for path in gone.iter().rev() {
             let node = self.nodes.remove(path).unwrap();
             let parent = self.nodes.get_mut(&above(path)).unwrap();
             parent.stat.children -= 1;
             parent.stat.children_version += 1;
             parent.stat.children_modified = self.zxid;
-            let version = node.stat.version;
-            changes.push(Change { kind: ChangeKind::Deleted, path: Path::parse(path).unwrap(), version });
+            parent.stat.children_modified_ms = self.now_ms;
+            let told = change(ChangeKind::Deleted, path, node.stat.version);
+            changes.push((told, node.acl, parent.acl.clone()));
+            self.schedule(&above(path));
         }
     }
 
-    fn end(&mut self, id: SessionId, changes: &mut Vec<Change>) {
+    pub(crate) fn end(&mut self, id: SessionId, changes: &mut Vec<Told>) {
         let gone = self.nodes.iter().filter(|(_, node)| node.stat.owner == Some(id));
         let gone = gone.map(|(path, _)| path.clone()).collect();
         self.remove(gone, changes);
         self.sessions.remove(&id);
     }
+
+    /// The deepest znode on the way to a path.
+    pub(crate) fn deepest(&self, path: &str) -> String {
+        let mut path = path.to_owned();
+        while !self.nodes.contains_key(&path) {
+            path = above(&path);
+        }
+        path
+    }
+
+    /// Refuses unless the znode at `at` allows that; `path` is what is told.
+    pub(crate) fn may(&self, who: &str, permission: Permission, at: &str, path: &Path) -> Done<()> {
+        if allows(&self.nodes[at].acl, who, permission) {
+            return Ok(());
+        }
+        Err(Refusal::NotAllowed { principal: who.to_owned(), action: String::new(), path: path.clone() })
+    }
+
+    /// Whether somebody administers the cluster.
+    pub(crate) fn administers(&self, who: &str) -> bool {
+        allows(&self.nodes["/"].acl, who, Permission::Admin)
+    }
+
+    /// How many ephemeral znodes a session owns.
+    pub(crate) fn owned(&self, id: SessionId) -> u64 {
+        self.nodes.values().filter(|node| node.stat.owner == Some(id)).count() as u64
+    }
+
+    /// An operation; its steps are in the other file.
+    fn op(&mut self, who: &str, op: &Op, session: Option<SessionId>, changes: &mut Vec<Told>) -> Outcome {
+        match op {
+            Op::Create(create) => self.create(who, create, session, changes),
+            Op::Set(set) => self.set(who, set, changes),
+            Op::Delete(delete) => self.delete(who, delete, changes),
+            Op::Multi(steps) => self.multi(who, steps, session, changes),
+            Op::Update(update) => self.update(who, update, changes),
+            Op::Prune(prune) => self.prune(who, prune, changes),
+            Op::Acl(set) => self.set_acl(who, set, changes),
+            Op::Call(call) => Err(Refusal::NoPlugin { plugin: call.plugin.clone() }),
+            Op::Cancel { .. } | Op::Upload(_) | Op::Install(_) | Op::Manage(_) => {
+                panic!("the model has no plugins: {op:?}")
+            }
+            Op::End(other) => {
+                let principal = &self.sessions.get(other).ok_or(Refusal::SessionOver { session: *other })?.principal;
+                if principal != who && !self.administers(who) {
+                    let (principal, path) = (who.to_owned(), Path::root());
+                    return Err(Refusal::NotAllowed { principal, action: String::new(), path });
+                }
+                self.end(*other, changes);
+                Ok(Value::Ended)
+            }
+            Op::Close => {
+                let id = session.ok_or(Refusal::NoSession { what: String::new() })?;
+                self.end(id, changes);
+                Ok(Value::Closed)
+            }
+        }
+    }
 }
 
-fn above(path: &str) -> String {
+/// When a znode without children has to go.
+fn deadline(node: &Node, limits: &Limits) -> Option<u64> {
+    let changed_ms = node.stat.modified_ms.max(node.stat.children_modified_ms);
+    let ttl = node.stat.ttl_ms.map(|ttl_ms| changed_ms + ttl_ms);
+    let had_children = node.stat.children_version > 0;
+    let left =
+        (node.stat.container && had_children).then(|| node.stat.children_modified_ms + limits.container_grace_ms);
+    match (ttl, left) {
+        (Some(ttl), Some(left)) => Some(ttl.min(left)),
+        (one, other) => one.or(other),
+    }
+}
+
+pub(crate) fn allows(acl: &AccessList, who: &str, permission: Permission) -> bool {
+    who.is_empty()
+        || acl.0.iter().any(|grant| {
+            let meant = match &grant.who {
+                Who::Anyone => true,
+                Who::Principal(one) => one == who,
+            };
+            meant && grant.may.to_string().contains(permission.letter())
+        })
+}
+
+pub(crate) fn change(kind: ChangeKind, path: &str, version: u64) -> Change {
+    Change { kind, path: Path::parse(path).unwrap(), version }
+}
+
+pub(crate) fn above(path: &str) -> String {
     match path.rfind('/').unwrap() {
         0 => "/".to_owned(),
         at => path[..at].to_owned(),

@@ -1,20 +1,26 @@
 //! A member in memory: tables, a planner over them, and the entries that are cut and not yet applied.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod back;
+pub(crate) mod scripts;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use conclave_core::Fault;
 use conclave_core::apply::{Applied, Position, apply};
 use conclave_core::entry::Entry;
-use conclave_core::memory::{MemTables, NoProcedures};
-use conclave_core::plan::{Asked, Cut, Planner, Request, Verdict, Work};
+use conclave_core::memory::{MemTables, NoPlugins};
+use conclave_core::plan::{Asked, Cut, Install, Planner, Request, Verdict, Work};
 use conclave_protocol::{
-    Create, Delete, Fence, Kind, Nonce, Op, Outcome, Path, Refusal, SessionId, Set, Value, Zxid, codec,
+    AccessList, Create, Delete, Fence, Grant, Kind, Nonce, Op, Outcome, Path, Refusal, SessionId, Set, SetAcl, Value,
+    Who, Zxid, codec,
 };
 
 pub(crate) const ALICE: &str = "spiffe://test/client/alice";
 pub(crate) const BOB: &str = "spiffe://test/client/bob";
+pub(crate) const CAROL: &str = "spiffe://test/client/carol";
 
 pub(crate) struct Member {
     pub(crate) tables: MemTables,
@@ -30,6 +36,13 @@ impl Member {
     pub(crate) fn new() -> Self {
         let tables = MemTables::with_root("test", Vec::new()).unwrap();
         let planner = planner(&tables, 2);
+        Self { tables, planner, term: 2, index: 1, cuts: VecDeque::new(), now_ms: 1_000 }
+    }
+
+    /// With these plugins, run by these scripts.
+    pub(crate) fn with_plugins(plugins: Vec<Install>, scripts: &Arc<scripts::Scripts>) -> Self {
+        let tables = MemTables::with_plugins("test", plugins, Arc::clone(scripts) as _).unwrap();
+        let planner = Planner::new(2, tables.snapshot(), tables.kept(), Arc::clone(scripts) as _).unwrap();
         Self { tables, planner, term: 2, index: 1, cuts: VecDeque::new(), now_ms: 1_000 }
     }
 
@@ -111,7 +124,7 @@ impl Member {
 }
 
 pub(crate) fn planner(tables: &MemTables, term: u64) -> Planner {
-    Planner::new(term, tables.snapshot(), tables.kept(), Box::new(NoProcedures)).unwrap()
+    Planner::new(term, tables.snapshot(), tables.kept(), Arc::new(NoPlugins)).unwrap()
 }
 
 pub(crate) fn path(text: &str) -> Path {
@@ -135,8 +148,13 @@ pub(crate) fn once(number: u64, until_ms: u64, op: Op) -> Request {
 }
 
 pub(crate) fn write(session: SessionId, sequence: u64, floor: u64, op: Op) -> Request {
-    let asked = Asked::Session { session, sequence, floor };
+    let asked = Asked::Session { session, sequence, floor, completed: Vec::new() };
     Request { principal: ALICE.to_owned(), asked, fence: None, work: Work::Op(op) }
+}
+
+/// The same, asked by somebody else.
+pub(crate) fn by(principal: &str, request: Request) -> Request {
+    Request { principal: principal.to_owned(), ..request }
 }
 
 pub(crate) fn fenced(request: Request, text: &str, zxid: Zxid) -> Request {
@@ -148,12 +166,29 @@ pub(crate) fn own(work: Work) -> Request {
 }
 
 pub(crate) fn create(text: &str) -> Op {
-    Op::Create(Create { path: path(text), data: Bytes::new(), kind: Kind::default(), parents: false })
+    Op::Create(Create::new(path(text), Bytes::new()))
+}
+
+/// A list such as `anyone:r alice:crwda`.
+pub(crate) fn acl(text: &str) -> AccessList {
+    let grants = text.split_whitespace().map(|grant| {
+        let (who, may) = grant.split_once(':').unwrap();
+        let who = match who {
+            "anyone" => Who::Anyone,
+            name => Who::Principal(format!("spiffe://test/client/{name}")),
+        };
+        Grant { who, may: may.parse().unwrap() }
+    });
+    AccessList(grants.collect())
+}
+
+pub(crate) fn set_acl(text: &str, list: &str) -> Op {
+    Op::Acl(SetAcl { path: path(text), acl: acl(list), if_acl_version: None })
 }
 
 pub(crate) fn ephemeral(text: &str) -> Op {
-    let kind = Kind { ephemeral: true, sequential: false };
-    Op::Create(Create { path: path(text), data: Bytes::from_static(b"e"), kind, parents: false })
+    let kind = Kind { ephemeral: true, ..Kind::default() };
+    Op::Create(Create { kind, ..Create::new(path(text), Bytes::from_static(b"e")) })
 }
 
 pub(crate) fn set(text: &str, data: &[u8]) -> Op {
@@ -166,4 +201,14 @@ pub(crate) fn delete(text: &str, recursive: bool) -> Op {
 
 pub(crate) fn code(outcome: &Outcome) -> &'static str {
     outcome.as_ref().err().map_or("done", Refusal::code)
+}
+
+/// A call without arguments.
+pub(crate) fn call(plugin: &str, procedure: &str) -> conclave_protocol::Call {
+    conclave_protocol::Call {
+        plugin: plugin.to_owned(),
+        procedure: procedure.to_owned(),
+        args: Bytes::new(),
+        root: Path::root(),
+    }
 }

@@ -1,14 +1,33 @@
-//! What a power cut leaves of the disk in memory: which unsynced changes are kept, in whole or by sectors.
+//! What is on the disk in memory, and what a power cut leaves of it: which unsynced changes are kept, by sectors.
 
 use std::collections::BTreeMap;
 
 use crate::memory::Loss;
 
+/// The whole disk: files by number, and their names.
+#[derive(Default, Clone)]
+pub(super) struct Image {
+    pub(super) files: Vec<Content>,
+    pub(super) names: BTreeMap<String, usize>,
+    pub(super) durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<Change>,
+}
+
+/// What is done to it.
+#[derive(Clone)]
+pub(super) enum Op {
+    Create(String),
+    Change(Change),
+    Edit(usize, Edit),
+    Sync(usize),
+    SyncDir,
+}
+
 /// A file.
 #[derive(Default, Clone)]
 pub(super) struct Content {
     pub(super) now: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    durable: Vec<u8>,
     pub(super) pending: Vec<Edit>,
 }
 
@@ -31,8 +50,93 @@ pub(super) enum Change {
 /// What disks write whole.
 const SECTOR: usize = 512;
 
+impl Image {
+    /// Where all is synced.
+    fn synced(files: Vec<Content>, names: BTreeMap<String, usize>) -> Self {
+        Self { files, durable_names: names.clone(), names, pending_names: Vec::new() }
+    }
+
+    pub(super) fn apply(&mut self, op: Op) {
+        match op {
+            Op::Create(name) => {
+                self.files.push(Content::default());
+                self.change(Change::Link(name, self.files.len() - 1));
+            }
+            Op::Change(change) => self.change(change),
+            Op::Edit(id, edit) => {
+                edit.apply(&mut self.files[id].now);
+                self.files[id].pending.push(edit);
+            }
+            Op::Sync(id) => {
+                let file = &mut self.files[id];
+                // Edits one by one, not a copy of `now`: what a failed sync lost stays lost.
+                for edit in file.pending.drain(..) {
+                    edit.apply(&mut file.durable);
+                }
+            }
+            Op::SyncDir => {
+                for change in self.pending_names.drain(..) {
+                    change.apply(&mut self.durable_names);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    /// See [`MemDisk::overwrite`](super::MemDisk::overwrite).
+    pub(super) fn put(&mut self, name: &str, content: Vec<u8>) {
+        let content = Content::synced(content);
+        if let Some(id) = self.names.get(name) {
+            self.files[*id] = content;
+            return;
+        }
+        let id = self.files.len();
+        self.files.push(content);
+        self.names.insert(name.to_owned(), id);
+        self.durable_names.insert(name.to_owned(), id);
+    }
+
+    /// See [`MemDisk::crash_by`](super::MemDisk::crash_by).
+    pub(super) fn chosen(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let mut names = self.durable_names.clone();
+        for change in &self.pending_names {
+            if choose(2) == 1 {
+                change.apply(&mut names);
+            }
+        }
+        let mut files = Vec::new();
+        for id in names.values_mut() {
+            files.push(self.files[*id].chosen(choose));
+            *id = files.len() - 1;
+        }
+        Self::synced(files, names)
+    }
+
+    /// See [`MemDisk::crash`](super::MemDisk::crash).
+    pub(super) fn crashed(&self, loss: Loss) -> Self {
+        let mut random = Random(match loss {
+            Loss::Some(seed) => seed,
+            _ => 0,
+        });
+        let keep = match loss {
+            Loss::All => 0,
+            Loss::Nothing => self.pending_names.len(),
+            Loss::Some(_) => random.below(self.pending_names.len() + 1),
+        };
+        let mut names = self.durable_names.clone();
+        for change in self.pending_names.iter().take(keep) {
+            change.apply(&mut names);
+        }
+        Self::synced(self.files.iter().map(|file| file.crashed(loss, &mut random)).collect(), names)
+    }
+}
+
 impl Change {
-    pub(super) fn apply(&self, names: &mut BTreeMap<String, usize>) {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
         match self {
             Self::Link(name, id) => {
                 names.insert(name.clone(), *id);
@@ -49,7 +153,7 @@ impl Change {
 }
 
 impl Edit {
-    pub(super) fn apply(&self, content: &mut Vec<u8>) {
+    fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Self::Write(offset, data) => {
                 let start = *offset as usize;
@@ -65,31 +169,33 @@ impl Edit {
 }
 
 impl Content {
-    pub(super) fn crashed(&self, loss: Loss, random: &mut Random) -> Self {
+    fn synced(bytes: Vec<u8>) -> Self {
+        Self { now: bytes.clone(), durable: bytes, pending: Vec::new() }
+    }
+
+    fn crashed(&self, loss: Loss, random: &mut Random) -> Self {
+        if loss == Loss::Nothing {
+            return Self::synced(self.now.clone());
+        }
         let mut left = self.durable.clone();
-        for edit in &self.pending {
-            match (loss, edit) {
-                (Loss::All, _) => {}
-                (Loss::Nothing, edit) => edit.apply(&mut left),
-                (Loss::Some(_), Edit::Truncate(_)) => {
-                    if random.below(2) == 0 {
-                        edit.apply(&mut left);
+        if loss != Loss::All {
+            for edit in &self.pending {
+                match edit {
+                    Edit::Truncate(_) => {
+                        if random.below(2) == 0 {
+                            edit.apply(&mut left);
+                        }
                     }
+                    Edit::Write(offset, data) => tear(*offset as usize, data, &mut left, random),
                 }
-                (Loss::Some(_), Edit::Write(offset, data)) => tear(*offset as usize, data, &mut left, random),
             }
         }
-        if loss == Loss::Nothing {
-            left.clone_from(&self.now);
-        }
-        Self { now: left.clone(), durable: left, pending: Vec::new() }
+        Self::synced(left)
     }
-}
 
-impl Content {
     /// What is left if `choose` decides, for each part in turn, between loss (0) and keeping (1): the length of a
     /// write that grows the file, then each of its sectors that is not as it would be anyway.
-    pub(super) fn chosen(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+    fn chosen(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let mut left = self.durable.clone();
         for edit in &self.pending {
             match edit {
@@ -112,7 +218,7 @@ impl Content {
                 }
             }
         }
-        Self { now: left.clone(), durable: left, pending: Vec::new() }
+        Self::synced(left)
     }
 }
 
@@ -141,7 +247,7 @@ fn tear(offset: usize, data: &[u8], left: &mut Vec<u8>, random: &mut Random) {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to pick sectors.
-pub(super) struct Random(pub(super) u64);
+struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -152,7 +258,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 }

@@ -98,6 +98,7 @@ struct One {
     tables: MemTables,
     applied: usize,
     pipeline: Pipeline<usize>,
+    guests: Arc<Guests>,
     inbox: VecDeque<Command>,
     /// Proposals that Raft has not looked at.
     proposals: VecDeque<(u64, u64, Bytes)>,
@@ -139,7 +140,8 @@ impl World {
         let member = || One {
             tables: MemTables::new(CLUSTER),
             applied: 0,
-            pipeline: Pipeline::new(None),
+            pipeline: Pipeline::new(None, SHARE),
+            guests: Arc::default(),
             inbox: VecDeque::new(),
             proposals: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -352,7 +354,7 @@ impl World {
     fn plan(&mut self, member: usize) {
         let now_ms = self.now_ms;
         let one = &mut self.members[member];
-        let land = Land { tables: &one.tables, now_ms, growth: Growth::Allowed };
+        let land = Land { tables: &one.tables, now_ms, growth: Growth::Allowed, guests: Arc::clone(&one.guests) };
         let mut rebase = None;
         for _ in 0..self.dice.random_range(0..=one.inbox.len()) {
             match one.inbox.pop_front() {
@@ -385,6 +387,7 @@ impl World {
                 Effect::Tell(_, token, told) => self.told(token, told),
                 Effect::Confirm { term } => self.members[member].confirms.push_back(term),
                 Effect::Started { .. } => {}
+                Effect::Lacks { plugin, why, .. } => panic!("{plugin}: {why}"),
             }
         }
     }
@@ -516,7 +519,7 @@ impl World {
                     one.clients.push(Client { session: session.0, next: 1, unanswered: BTreeSet::new() });
                 }
             }
-            Origin::Leader => panic!("nobody waits for the leader's own"),
+            Origin::Completion { .. } | Origin::Leader => panic!("nobody waits for the leader's own"),
         }
         self.tally.answered += 1;
         self.tally.refusals += u64::from(answer.is_err());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use conclave_core::digest::Digest;
-use conclave_core::row::{self, Owned, Session, State, Znode};
+use conclave_core::row::{self, Kept, Owned, Session, State, Znode};
 use conclave_core::{Fault, Table, ZnodeId, key};
 use conclave_protocol::Path;
 
@@ -28,6 +28,9 @@ struct Tree {
     /// Session → how many znodes its row says that it owns, and how many it does.
     sessions: HashMap<u64, (u64, u64)>,
     state: State,
+    /// What the history's first row says that is kept, if there is one; and the bytes that are.
+    history: Option<Kept>,
+    history_bytes: u64,
 }
 
 /// Reads every row once.
@@ -94,6 +97,12 @@ impl Tree {
                 let Owned { path } = row::decode(table, value)?;
                 self.owned(first(table, key)?, second(table, key)?, &path, report);
             }
+            Table::Change if key == key::KEPT => self.history = Some(row::decode(table, value)?),
+            Table::Change => {
+                if let Some(kept) = self.history {
+                    self.change(kept, first(table, key)?, value.len() as u64, report);
+                }
+            }
             Table::State if key == key::STATE => self.state = row::decode(table, value)?,
             _ => {}
         }
@@ -153,6 +162,15 @@ impl Tree {
         }
     }
 
+    fn change(&mut self, kept: Kept, zxid: u64, bytes: u64, report: &mut Report) {
+        self.history_bytes += bytes;
+        if zxid <= kept.lost.0 {
+            report.add_one("changes that should be gone", || {
+                format!("the changes of transaction {zxid} are kept, and those up to {} should not be", kept.lost)
+            });
+        }
+    }
+
     /// What can only be told when all rows were read.
     fn finish(&self, report: &mut Report) {
         let mut ids: Vec<_> = self.znodes.keys().copied().collect();
@@ -184,6 +202,10 @@ impl Tree {
                     format!("session {session} owns {owned} ephemeral znodes, its row says {said}")
                 });
             }
+        }
+        if let Some(kept) = self.history.filter(|kept| kept.bytes != self.history_bytes) {
+            let what = format!("the history has {} bytes, its first row says {}", self.history_bytes, kept.bytes);
+            report.add(Severity::Error, what);
         }
         let count = ids.len() as u64;
         if self.state.znodes != count {

@@ -1,13 +1,18 @@
 //! The tables agree with those in memory, whatever is written, scanned and applied.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use conclave_core::apply::{Position, Tables, apply};
 use conclave_core::digest::RowHash;
-use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::memory::{MemTables, NoPlugins};
 use conclave_core::plan::{Asked, Planner, Request, Work};
 use conclave_core::view::Base;
 use conclave_core::{Fault, Table};
-use conclave_protocol::{Create, Delete, Kind, Nonce, Op, Path, Set};
+use conclave_protocol::{
+    AccessList, Check, Condition, Create, Delete, Edit, Grant, Kind, Nonce, Op, Path, Permissions, Prune, Set, SetAcl,
+    Step, Update, Who,
+};
 use proptest::prelude::*;
 
 use super::{CLUSTER, content, go_on, open, options, put};
@@ -34,14 +39,42 @@ fn write_all(tables: &mut dyn Tables, batch: &[Write]) -> Result<Vec<Option<RowH
     batch.iter().map(|(table, key, value)| tables.write(*table, key, value.as_deref())).collect()
 }
 
-/// Creates, sets and deletes below a few paths; many are refused, which are transactions too.
+/// What a writer sees in the middle of its transaction: a row, and the length of the one after it.
+type Read = (Option<Bytes>, Option<(Vec<u8>, usize)>);
+
+fn read_all(tables: &dyn Tables, keys: &[(Table, Vec<u8>)]) -> Result<Vec<Read>, Fault> {
+    keys.iter().map(|(table, key)| Ok((tables.value(*table, key)?, tables.after(*table, key)?))).collect()
+}
+
+/// Open to all, or closed to somebody.
+fn some_list() -> impl Strategy<Value = AccessList> {
+    let grant = |who: &str, may| Grant { who: Who::Principal(who.to_owned()), may };
+    let reader = Grant { who: Who::Anyone, may: "r".parse::<Permissions>().unwrap() };
+    let mine = AccessList(vec![grant("spiffe://test/client/a", Permissions::ALL), reader]);
+    let theirs = AccessList(vec![grant("spiffe://test/client/b", Permissions::ALL)]);
+    prop::sample::select(vec![AccessList::open(), mine.clone(), mine, theirs])
+}
+
+/// Writes of every kind below a few paths; many are refused, which are transactions too.
 fn some_op() -> impl Strategy<Value = Op> {
     let path =
         prop::sample::select(vec!["/a", "/a/b", "/a/b/c", "/d", "/d/e"]).prop_map(|p| p.parse::<Path>().unwrap());
     let data = prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-    (path, data, 0..4_u8).prop_map(|(path, data, which)| match which {
-        0 | 1 => Op::Create(Create { path, data, kind: Kind::default(), parents: which == 1 }),
-        2 => Op::Set(Set { path, data, if_version: None }),
+    (path, data, some_list(), 0..9_u8).prop_map(|(path, data, acl, which)| match which {
+        0 | 1 => Op::Create(Create { parents: which == 1, ..Create::new(path, data) }),
+        2 => {
+            let kind = Kind { container: true, ttl_ms: Some(5_000), ..Kind::default() };
+            Op::Create(Create { kind, or_set: true, acl: Some(acl), ..Create::new(path, data) })
+        }
+        3 => Op::Set(Set { path, data, if_version: None }),
+        4 => Op::Update(Update { path, edit: Edit::Append(data), if_version: None, or_create: true }),
+        5 => Op::Acl(SetAcl { path, acl, if_acl_version: None }),
+        6 => Op::Prune(Prune { path, limit: 1 }),
+        7 => {
+            let check = Check { path: path.clone(), condition: Condition::Children { least: 1, most: 9 } };
+            let set = Set { path, data, if_version: None };
+            Op::Multi(vec![Step::Check(check), Step::Set(set)])
+        }
         _ => Op::Delete(Delete { path, if_version: None, recursive: true }),
     })
 }
@@ -58,13 +91,15 @@ proptest! {
     fn rows_and_scans_agree_with_tables_in_memory(
         batches in prop::collection::vec(some_batch(), 1..8),
         scans in prop::collection::vec((some_table(), some_key(0), prop::option::of(some_key(0)), 0..8_usize), 1..30),
+        reads in prop::collection::vec((some_table(), some_key(0)), 1..9),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let Opened { store, mut writer, .. } = open(dir.path());
         let mut model = MemTables::new(CLUSTER);
         for batch in &batches {
-            let hashes = writer.write(|tables| write_all(tables, batch), |_| Ok(())).unwrap();
-            prop_assert_eq!(hashes, write_all(&mut model, batch).unwrap());
+            let both = |tables: &mut dyn Tables| Ok((write_all(tables, batch)?, read_all(tables, &reads)?));
+            let seen = writer.write(both, |_| Ok(())).unwrap();
+            prop_assert_eq!(seen, both(&mut model).unwrap());
         }
         let snapshot = store.snapshot().unwrap();
         for (table, prefix, after, limit) in &scans {
@@ -86,7 +121,7 @@ proptest! {
         let (dir, shelf) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut opened = open(dir.path());
         let mut model = MemTables::new(CLUSTER);
-        let mut planner = Planner::new(1, model.snapshot(), model.kept(), Box::new(NoProcedures)).unwrap();
+        let mut planner = Planner::new(1, model.snapshot(), model.kept(), Arc::new(NoPlugins)).unwrap();
         let genesis = Work::Genesis { plugins: Vec::new() };
         let genesis = Request { principal: String::new(), asked: Asked::Leader, fence: None, work: genesis };
         planner.plan(&genesis, 1_000).unwrap();

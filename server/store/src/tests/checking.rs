@@ -1,12 +1,13 @@
 //! The offline check finds what was broken on purpose, and nothing in what is whole.
 
 use std::fs;
+use std::sync::Arc;
 
 use conclave_core::apply::{Position, Tables, apply};
-use conclave_core::memory::{MemTables, NoProcedures};
+use conclave_core::memory::{MemTables, NoPlugins};
 use conclave_core::plan::{Asked, Planner, Request, Work};
 use conclave_core::{Table, ZnodeId, key, row};
-use conclave_protocol::{Create, Kind, Nonce, Op, SessionId};
+use conclave_protocol::{Create, Nonce, Op, SessionId, Zxid};
 
 use super::{Bench, CLUSTER, Change, flip, go_on, keep};
 use crate::{Boot, Checkpoints, DirLock, Error, Options, Report, Severity, Store, check};
@@ -21,17 +22,12 @@ fn whole() -> Bench {
     let opened = Store::open(&lock, CLUSTER, &checkpoints, &options).unwrap();
     let mut bench = Bench { opened, checkpoints, dir };
     let model = MemTables::new(CLUSTER);
-    let mut planner = Planner::new(1, model.snapshot(), model.kept(), Box::new(NoProcedures)).unwrap();
+    let mut planner = Planner::new(1, model.snapshot(), model.kept(), Arc::new(NoPlugins)).unwrap();
     let genesis = Work::Genesis { plugins: Vec::new() };
     let genesis = Request { principal: String::new(), asked: Asked::Leader, fence: None, work: genesis };
     planner.plan(&genesis, 1_000).unwrap();
     for (nonce, path) in [(1_u128, "/a"), (2, "/a/b")] {
-        let create = Create {
-            path: path.parse().unwrap(),
-            data: "a value that stands nowhere else in the file".into(),
-            kind: Kind::default(),
-            parents: false,
-        };
+        let create = Create::new(path.parse().unwrap(), "a value that stands nowhere else in the file");
         let asked = Asked::Once { nonce: Nonce::new(nonce.to_be_bytes()), until_ms: 2_000 };
         let principal = "spiffe://test/client/a".to_owned();
         planner.plan(&Request { principal, asked, fence: None, work: Work::Op(Op::Create(create)) }, 1_000).unwrap();
@@ -123,10 +119,13 @@ fn rows_that_do_not_fit_together_are_found() {
         owned: 2,
         owned_bytes: 0,
         reply_bytes: 0,
+        calls: 0,
+        parked: 0,
         packed: vec![],
     };
     let owned = row::encode(&row::Owned { path: "/a".parse().unwrap() });
     let state = row::encode(&row::State { znodes: 7, next_id: 2, ..row::State::default() });
+    let kept = |lost, bytes| row::encode(&row::Kept { lost: Zxid(lost), bytes });
     type Break = (Table, Vec<u8>, Option<Vec<u8>>, &'static [&'static str]);
     let cases: Vec<Break> = vec![
         (Table::Data, znode(a), None, &["znode 2 should have 44 bytes"]),
@@ -148,6 +147,11 @@ fn rows_that_do_not_fit_together_are_found() {
         ),
         (Table::Owned, key::owned(SessionId(4), ZnodeId(9)).to_vec(), Some(owned), &["znode 9", "has no row"]),
         (Table::Owned, vec![1], None, &[]),
+        (Table::Change, key::KEPT.to_vec(), Some(kept(0, 7)), &["its first row says 7"]),
+        (Table::Change, key::KEPT.to_vec(), Some(kept(2, 0)), &["up to 2 should not be", "its first row says 0"]),
+        (Table::Change, key::change(Zxid(2)).to_vec(), None, &["the history has"]),
+        // Of a version that kept no such row.
+        (Table::Change, key::KEPT.to_vec(), None, &[]),
         (Table::State, key::STATE.to_vec(), Some(state), &["the state says 7", "2 is the next id"]),
     ];
     for (table, key, value, expected) in cases {

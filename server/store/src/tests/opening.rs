@@ -10,7 +10,7 @@ use conclave_core::digest::Chain;
 
 use super::{CLUSTER, applied, data, flip, open, open_with, options, put, try_open};
 use crate::opening::{Judged, judge};
-use crate::{Boot, DirLock, Discarded, Error, Opened, Options};
+use crate::{Boot, DirLock, Discarded, Error, FORMAT, Opened, Options};
 
 #[test]
 fn a_crash_of_the_process_keeps_what_was_committed() {
@@ -154,7 +154,7 @@ fn a_marker_of_another_format_is_refused_and_left_alone() {
     let check = xxhash_rust::xxh3::xxh3_128(&bytes[..signed]).to_le_bytes();
     bytes[signed..].copy_from_slice(&check);
     fs::write(&path, &bytes).unwrap();
-    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::OtherFormat { found: 9, expected: 1 })));
+    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::OtherFormat { found: 9, expected: FORMAT })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
     assert!(dir.path().join("env-1").exists());
 }
@@ -255,8 +255,9 @@ fn tables_of_another_format_or_cluster_are_refused_by_what_they_say_themselves()
     );
 
     // In a page of LMDB the value follows its key.
-    flip(dir.path(), b"format\0\0\0\x01", 9);
-    assert!(matches!(try_open(dir.path(), CLUSTER, "boot"), Err(Error::OtherFormat { found: 0, expected: 1 })));
+    flip(dir.path(), &[&b"format"[..], &FORMAT.to_be_bytes()].concat(), 9);
+    let refused = try_open(dir.path(), CLUSTER, "boot");
+    assert!(matches!(refused, Err(Error::OtherFormat { found, expected: FORMAT }) if found == FORMAT ^ 1));
 }
 
 #[test]

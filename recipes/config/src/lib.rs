@@ -1,0 +1,126 @@
+//! Typed configuration: validated before it is published, with a history to roll back to, and never seen half changed.
+//!
+//! ```
+//! use conclave_client::{Client, Options};
+//! use conclave_config::{Config, ConfigSet, Error, Event};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+//! struct App {
+//!     workers: u32,
+//!     motto: String,
+//! }
+//!
+//! # async fn example() -> Result<(), conclave_testing::Error> {
+//! let client = Client::connect(Options::load()?).await?;
+//! let config = Config::<App>::new(&client, "/app/config")?
+//!     .validate(|app: &App| if app.workers > 0 { Ok(()) } else { Err("there must be workers") });
+//!
+//! config.publish(&App { workers: 4, motto: "slowly".into() }).note("the first").await?;
+//! let read = config.get().await?;
+//! match config.publish(&App { workers: 5, ..read.value }).if_version(read.version).await {
+//!     Ok((version, _)) => println!("version {version}"),
+//!     Err(Error::Conflict { actual, .. }) => println!("somebody was faster: {actual}"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! config.update(|app| app.workers += 1).await?; // reads, changes, publishes; again if somebody was faster
+//!
+//! let mut watch = config.watch().await?;
+//! while let Some(event) = watch.next().await {
+//!     match event? {
+//!         Event::Value(app) => println!("{} workers since version {}", app.workers, app.version),
+//!         Event::Undecodable { why, .. } => println!("{why}; going on with {:?}", watch.last_good()),
+//!         _ => println!("there is none"),
+//!     }
+//! #   break;
+//! }
+//!
+//! for past in config.history().await? {
+//!     println!("{} by {}: {:?}", past.version, past.by, past.note);
+//! }
+//! config.roll_back(0).await?;
+//! # assert_eq!(config.get().await?.workers, 4);
+//!
+//! // Several znodes, one for each field: published in one transaction, and seen as of one.
+//! let set = ConfigSet::<App>::new(&client, "/app/set")?;
+//! set.publish(&App { workers: 1, motto: "together".into() }).await?;
+//! assert_eq!(client.at("/app/set/workers").get().await?.data, "1");
+//! # Ok(()) }
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), conclave_testing::Error> {
+//! # for name in ["DIR", "ENDPOINTS", "CERTIFICATE", "KEY", "CA"].map(|name| format!("CONCLAVE_{name}")) {
+//! #     assert!(std::env::var_os(&name).is_none(), "{name} comes before what this test says: unset it");
+//! # }
+//! # let cluster = conclave_testing::Cluster::start(1).await?;
+//! # let options = cluster.options("me")?;
+//! # let dir = options.certificate().parent().ok_or("it lies nowhere")?;
+//! # let files = r#"certificate = "tls.crt"; key = "tls.key"; ca = "peer-ca.crt""#.replace("; ", "\n");
+//! # std::fs::write(dir.join("client.toml"), format!("endpoints = {:?}\n{files}\n", options.endpoints()))?;
+//! # std::os::unix::fs::symlink(dir, cluster.dir().join(".conclave"))?;
+//! # std::env::set_current_dir(cluster.dir())?; // each example has its own process
+//! # tokio::time::timeout(conclave_testing::PATIENCE, example()).await?
+//! # }
+//! ```
+//!
+//! Curator has `SharedValue` and `NodeCache` for this, Consul its KV store with `consul-template`.
+//!
+//! # What it promises
+//! - *All or nothing.* A publication is one transaction: value, history and what is dropped of it; all parts of a set.
+//! - *Nobody is written over by mistake.* [`Config::update`] and [`Publish::if_version`] publish only over what was read,
+//!   and so do those of a [`ConfigSet`]; [`ConfigSet::update`] also notices a part that was changed by hand, which the
+//!   set's version does not tell. Publishing without a version is the one thing that does not ask.
+//! - *Whole states.* What a [`ConfigSet`] gives, read or watched, is the tree at one zxid: never parts of two publications.
+//! - *The last good value stays.* What can't be decoded is an event and not an end; [`Watch::last_good`] is what a program
+//!   goes on with. The last value that is published is always told in the end.
+//! - *What was published can be had again*, byte by byte, as long as it is kept. Rolling back publishes: it loses nothing.
+//!
+//! # What it is not for
+//! Secrets: whoever may read the znode reads them, and the history keeps them. Large values: a znode has at most 1 MiB,
+//! and each version takes its place. Values that change many times a second: a watch tells the last one, but each costs a
+//! transaction. Validation here guards against this program's mistakes; who must not be able to publish nonsense at all
+//! needs the `schema` plugin, or an access list. The name of who published is what that client says of itself.
+//!
+//! # Layout
+//! ```text
+//! /app/config                      persistent: the value, as JSON
+//! /app/config/history              persistent: made with the first publication
+//! /app/config/history/0000000007   persistent: version 7: {"by": ..., "note": ...}, a line end, the value as it was
+//!
+//! /app/set                         persistent: a set; {"by": ...}; its data's version is the set's version
+//! /app/set/workers                 persistent: a part, as JSON
+//! ```
+//! A version is the version of the znode's data: it rises with each publication, also with one by hand
+//! (`conclave set /app/config ...`), which leaves no entry in the history. A set has no history.
+//!
+//! # When the connection or the session fails
+//! No session is needed. While no member is reachable, requests wait until their time is over, and watches tell nothing;
+//! afterwards they go on where they were, or begin with the present state where that is not known any more. A client whose
+//! session is lost reads and watches on, and is refused writes: connect a new one.
+//!
+//! # What a crash leaves
+//! Before the transaction nothing, after it everything. A dropped future may have published or not; see [`Error::outcome`].
+//!
+//! # Round trips
+//! | | |
+//! |---|---|
+//! | [`Config::get`], [`Config::history`], [`ConfigSet::get`] | 1 |
+//! | [`Config::publish`], [`Config::update`] | 2: a look at value and history at the same time, the transaction; again for each time that somebody was faster |
+//! | [`Config::roll_back`] | 3 |
+//! | [`ConfigSet::publish`], [`ConfigSet::update`], [`ConfigSet::remove`] | 2, likewise |
+//! | an event of a watch | 0: it is told |
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod error;
+mod history;
+mod parts;
+mod publish;
+mod set;
+mod watch;
+
+pub use config::{Config, Versioned};
+pub use error::{Error, Found, Result};
+pub use history::Past;
+pub use publish::Publish;
+pub use set::{ConfigSet, PublishSet, SetWatch};
+pub use watch::{Event, Watch};

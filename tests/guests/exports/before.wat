@@ -1,0 +1,20 @@
+;; Exports the core function `call` as a trigger before changes.
+(type $verdict' (variant (case "allow") (case "refuse" string) (case "rewrite" (list u8))))
+(func $check (param "trigger" string) (param "c" $change) (result $verdict')
+  (canon lift (core func $guest "call") (memory $mem) (realloc $realloc)))
+(component $named
+  (type $kind' (enum "created" "data" "deleted" "acl"))
+  (import "import-kind" (type $kind (eq $kind')))
+  (type $change' (record (field "kind" $kind) (field "path" string) (field "version" u64)
+    (field "data" (option (list u8))) (field "previous" (option (list u8)))))
+  (import "import-change" (type $change (eq $change')))
+  (type $verdict' (variant (case "allow") (case "refuse" string) (case "rewrite" (list u8))))
+  (import "import-verdict" (type $verdict (eq $verdict')))
+  (import "import-check" (func $f (param "trigger" string) (param "c" $change) (result $verdict)))
+  (export $change2 "change" (type $change))
+  (export $verdict2 "verdict" (type $verdict))
+  (export "check" (func $f) (func (param "trigger" string) (param "c" $change2) (result $verdict2))))
+(instance $before (instantiate $named
+  (with "import-kind" (type $change-kind)) (with "import-change" (type $change))
+  (with "import-verdict" (type $verdict')) (with "import-check" (func $check))))
+(export "conclave:plugin/before@0.1.0" (instance $before))

@@ -1,0 +1,7 @@
+;; Has the memory for an answer of 12 MiB, and gives it.
+(func (export "call") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  (call $delete-victim)
+  (drop (memory.grow (i32.const 200)))
+  (i32.store (i32.const 272) (i32.const 0))
+  (i32.store (i32.const 276) (i32.const 0xc00000))
+  (i32.const 256))

@@ -1,0 +1,5 @@
+;; Never ends.
+(func (export "call") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  (call $delete-victim)
+  (loop $again (br $again))
+  unreachable)

@@ -1,0 +1,7 @@
+;; Answers with an address outside of its memory.
+(func (export "call") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+  (call $delete-victim)
+  (i32.store (i32.const 256) (i32.const 1))
+  (i32.store (i32.const 264) (i32.const -16))
+  (i32.store (i32.const 268) (i32.const 8))
+  (i32.const 256))
