@@ -61,8 +61,8 @@
 //!   none for a while if the old session ended before there was a new one.) What another session has there is waited for.
 //! - *Views are states.* Each [`View`] is the tree at its zxid: who is in it was in the group at that moment, together.
 //! - *One item, one owner.* An item is somebody's while its claim znode exists, and creating that fails while it exists.
-//!   Each award has a fence ([`Share::fence`]); fences of an item rise; the cluster refuses a fenced write whose award
-//!   is over.
+//!   Each award has a [fence](conclave_awards::Held::fence); fences of an item rise; the cluster refuses a fenced write
+//!   whose award is over.
 //! - *Let go first.* An item passes on in this order: its owner is told ([`Held::recalled`]), finishes, releases it; then
 //!   the next one claims it. Nobody is overtaken, and an owner that does not let go keeps the item.
 //! - *Balance.* When nothing changes any more, every item has an owner and the members own as many as each other, or one
@@ -71,7 +71,8 @@
 //! # What it is not
 //! A place in a group says that a session lives, not that its program is well. Owning an item does not mean that nobody
 //! else acts on it: as with every lock, a program may be stopped for a minute and go on when the item is another's. Only
-//! who *receives* a write can tell, by [`Share::fence`] or [`Share::token`]. Items are a set that all members know: a list
+//! who *receives* a write can tell, by its [fence](conclave_awards::Held::fence) or its
+//! [token](conclave_awards::Held::token). Items are a set that all members know: a list
 //! of jobs that grows is a queue. All members must be given the same items, and everybody in the group must take part;
 //! one group has one division.
 //!

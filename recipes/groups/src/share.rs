@@ -87,7 +87,7 @@ impl Share {
     /// item is wanted back, the work is told by [`Held::recalled`], and it is the work's to come to an end.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the work was dropped, or ended too late.
+    /// [`Error::Lost`](crate::Error::Lost) when the work was dropped, or ended too late.
     pub async fn run<W: Future>(self, work: impl FnOnce(Held) -> W) -> Result<W::Output> {
         let value = tokio::select! {
             biased;
@@ -109,7 +109,7 @@ impl Share {
     /// While the division still says that it is this member's, it comes again as another share.
     ///
     /// # Errors
-    /// [`Error::Lost`] when it was lost already. [`Error::Client`] when there was no answer in the client's request
+    /// [`Error::Lost`](crate::Error::Lost) when it was lost already. [`Error::Client`](crate::Error::Client) when there was no answer in the client's request
     /// timeout: it goes on being released, and is with the session's end at the latest.
     pub async fn release(mut self) -> Result<()> {
         // The clock may know it first.
