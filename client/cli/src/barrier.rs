@@ -1,12 +1,14 @@
 //! `barrier`: gates that are closed and opened, and commands that several members begin and end together.
 
+use std::time::Duration;
+
 use conclave_barriers::{Barrier, DoubleBarrier, Error};
 use conclave_client::{Client, Fence, Outcome};
 use serde_json::json;
 
 use crate::args;
 use crate::failure::{DONE, Failure, TIMED_OUT, While};
-use crate::lock::{self, LOST, as_ours, cannot_run};
+use crate::lock::{self, FAILED, LOST, WAITED, as_ours, cannot_run};
 use crate::out::Out;
 use crate::supervise::{self, Ended, Signals, signal_exit};
 
@@ -22,6 +24,13 @@ pub(crate) async fn run(client: &Client, command: args::Barrier, out: Out) -> Re
         }
         args::Barrier::Wait { path, wait } => {
             let barrier = Barrier::new(client, &path).map_err(failure)?;
+            if wait == Some(Duration::ZERO) {
+                // A call that waits has no time at all then, not even for its answer.
+                return match barrier.is_closed().await.map_err(failure)? {
+                    true => Err(late(&format_args!("{path} is closed"))),
+                    false => done(out, "passed", &path),
+                };
+            }
             let mut signals = Signals::listen().map_err(lock::failed)?;
             let passes = match wait {
                 Some(time) => barrier.wait().within(time),
@@ -55,7 +64,7 @@ async fn enter(client: &Client, args: args::Enter, out: Out) -> Result<u8, Failu
         biased;
         // Dropping it withdraws it.
         signal = signals.next() => return Ok(signal_exit(signal)),
-        inside = enter => inside.map_err(failure)?,
+        inside = enter => inside.map_err(not_entered)?,
     };
     let fence: Fence = inside.fence().await.map_err(failure)?;
     let session = client.session().await.writing()?;
@@ -76,22 +85,43 @@ async fn enter(client: &Client, args: args::Enter, out: Out) -> Result<u8, Failu
             tokio::select! {
                 biased;
                 signal = signals.next() => return Ok(signal_exit(signal)),
-                left = inside.leave() => left.map_err(failure)?,
+                left = inside.leave() => left.map_err(|error| not_left(&path, &error))?,
             }
             Ok(code)
         }
     }
 }
 
+/// COMMAND was not run: an exit code of its own must not be taken for that.
+fn not_entered(error: Error) -> Failure {
+    match error {
+        late @ Error::TimedOut { .. } => Failure::Exact {
+            code: "timed-out",
+            exit: WAITED,
+            outcome: Outcome::NotApplied,
+            text: format!("timed out: {late}. COMMAND was not run."),
+        },
+        other => failure(other),
+    }
+}
+
+/// COMMAND has run to its end, and whether the others have is not known: not even its exit code 0 means that.
+fn not_left(path: &str, error: &Error) -> Failure {
+    let is_over = matches!(error, Error::NotIn { .. } | Error::Lost { .. } | Error::SessionOver { .. });
+    let exit = if is_over { LOST } else { FAILED };
+    let text = format!("lost: {path}: {error}. COMMAND had ended by itself; others may still be at it.");
+    Failure::Exact { code: "not-left", exit, outcome: Outcome::Unknown, text }
+}
+
 fn failure(error: Error) -> Failure {
     match error {
         Error::Client(error) => error.writing(),
-        late @ Error::TimedOut { .. } => Failure::Exact {
-            code: "timed-out",
-            exit: TIMED_OUT,
-            outcome: Outcome::NotApplied,
-            text: format!("timed out: {late}."),
-        },
+        Error::TimedOut { .. } => late(&error),
         other => Failure::Refused { code: "barrier-failed", text: format!("{other}.") },
     }
+}
+
+fn late(why: &impl std::fmt::Display) -> Failure {
+    let text = format!("timed out: {why}.");
+    Failure::Exact { code: "timed-out", exit: TIMED_OUT, outcome: Outcome::NotApplied, text }
 }

@@ -44,6 +44,7 @@ use std::process::ExitCode;
 
 pub use args::{Command, Globals};
 use conclave_client::Client;
+use conclave_client::plugin::BudgetSettings;
 pub use plugin::in_words;
 
 use failure::{DONE, Failure};
@@ -92,6 +93,17 @@ pub struct Verified {
 /// What is wrong with them.
 pub fn encode_arguments(arguments: &args::Arguments) -> Result<Vec<u8>, String> {
     call::encoded(arguments).map_err(|failure| match failure {
+        Failure::Usage(text) => text,
+        other => other.message(),
+    })
+}
+
+/// What `--budget NAME=NUMBER`, given so often, makes of the defaults.
+///
+/// # Errors
+/// Which of them makes no sense, and why.
+pub fn budgets(changes: &[String]) -> Result<BudgetSettings, String> {
+    plugin::budget::change(BudgetSettings::default(), changes).map_err(|failure| match failure {
         Failure::Usage(text) => text,
         other => other.message(),
     })

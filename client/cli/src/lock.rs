@@ -17,9 +17,9 @@ use crate::supervise::{self, Ended, Signals, signal_exit};
 /// Exit code: the lock was lost, and the command ended.
 pub(crate) const LOST: u8 = 123;
 /// Exit code: waited too long.
-const WAITED: u8 = 124;
+pub(crate) const WAITED: u8 = 124;
 /// Exit code: conclave itself failed.
-const FAILED: u8 = 125;
+pub(crate) const FAILED: u8 = 125;
 /// Exit code: the command cannot be run.
 const CANNOT_RUN: u8 = 126;
 /// Exit code: the command is not found.
@@ -162,13 +162,14 @@ pub(crate) fn as_ours(failure: Failure) -> Failure {
 pub(crate) fn lock_failure(error: Error) -> Failure {
     match error {
         Error::Client(error) => as_ours(error.reading()),
-        other => Failure::Exact {
-            code: "lock-failed",
-            exit: FAILED,
-            outcome: Outcome::NotApplied,
-            text: format!("error: {other}. COMMAND was not run."),
-        },
+        other => not_run(&other),
     }
+}
+
+/// The recipe could not do it.
+pub(crate) fn not_run(why: &impl std::fmt::Display) -> Failure {
+    let text = format!("error: {why}. COMMAND was not run.");
+    Failure::Exact { code: "lock-failed", exit: FAILED, outcome: Outcome::NotApplied, text }
 }
 
 /// `lock --show --json`.

@@ -1,7 +1,7 @@
 //! `plugin`: installing, listing and managing plugins, who waits in them, what they cost and say.
 
 mod allow;
-mod budget;
+pub(crate) mod budget;
 mod show;
 
 use std::path::Path;
@@ -87,6 +87,8 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
 
 /// What the component is allowed: as the command line says, or somebody at the terminal.
 fn allowed(file: &Path, component: &[u8], terms: &args::Terms) -> Result<Allowed, Failure> {
+    // Before anything is asked: what makes no sense is said at once.
+    budget::change(BudgetSettings::default(), &terms.budget)?;
     let manifest: Manifest = manifest(component).map_err(|why| Failure::Refused {
         code: "plugin-unfit",
         text: format!("{}: {why}. Nothing was changed.", file.display()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conclave_client::{Client, Error, Outcome};
+use conclave_client::{Client, Error, Outcome, Path};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use serde_json::json;
@@ -18,6 +18,8 @@ use crate::supervise::{Signals, signal_exit};
 const PLUGIN: &str = "queue";
 
 pub(crate) async fn run(client: &Client, command: args::Queue, out: Out) -> Result<u8, Failure> {
+    // The plugin would say so too, in the words of its parameters.
+    Path::parse(command.path()).map_err(|error| Error::from(error).writing())?;
     match command {
         args::Queue::Push(args) => push(client, args, out).await,
         args::Queue::Take(args) => take(client, args, out).await,
@@ -52,7 +54,7 @@ pub(crate) async fn run(client: &Client, command: args::Queue, out: Out) -> Resu
                 redrive = redrive.arg("id", id);
             }
             let count = redrive.typed::<u64>().await.writing()?;
-            out.show(&json!({ "path": path, "redriven": count }), |_| format!("{count} are items again"))?;
+            out.show(&json!({ "path": path, "redriven": count }), |_| format!("redriven  {path}  {count}"))?;
             Ok(DONE)
         }
         args::Queue::Configure(args) => configure(client, args, out).await,

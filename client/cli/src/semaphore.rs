@@ -44,7 +44,21 @@ async fn acquire(semaphore: &Semaphore, permits: u64, wait: Option<Duration>, ou
             }
         }
     };
-    permit.map_err(|error| not_acquired(semaphore.path(), error, wait))
+    permit.map_err(|error| match in_options(&error) {
+        Some(text) => lock::not_run(&text),
+        None => not_acquired(semaphore.path(), error, wait),
+    })
+}
+
+/// What the recipe says of its methods, said of ours.
+fn in_options(error: &Error) -> Option<String> {
+    match error {
+        Error::NoSemaphore { path, why } => Some(format!("{path} is no semaphore: {why}. --capacity makes one")),
+        Error::OtherCapacity { path, actual, said } => {
+            Some(format!("{path} has a capacity of {actual}, you said {said}. Say the same, or leave out --capacity"))
+        }
+        _ => None,
+    }
 }
 
 /// `semaphore --show --json`.
@@ -73,7 +87,10 @@ async fn show(path: &str, semaphore: conclave_locks::Result<Semaphore>, out: Out
     };
     let seen: Overview = seen.map_err(|error| match error {
         Error::Client(error) => error.reading(),
-        other => Failure::Refused { code: "lock-failed", text: format!("{other}.") },
+        other => {
+            let text = in_options(&other).unwrap_or_else(|| other.to_string());
+            Failure::Refused { code: "lock-failed", text: format!("{text}.") }
+        }
     })?;
     let used = seen.used();
     let holders = seen.shared.into_iter().map(|sharer| {

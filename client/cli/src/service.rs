@@ -7,23 +7,23 @@ use conclave_discovery::{Discovery, Error, Found, Instance, Instances, Status};
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::failure::{DONE, Failure, While};
+use crate::failure::{DONE, Failure, UNKNOWN, While};
 use crate::hold::GRACE;
 use crate::lock::{self, LOST, cannot_run};
-use crate::out::{Out, table};
+use crate::out::{Out, reader_gone, table};
 use crate::supervise::{self, Ended, Signals};
 
 pub(crate) async fn run(client: &Client, command: args::Service, out: Out) -> Result<u8, Failure> {
     match command {
         args::Service::Register(args) => register(client, args, out).await,
         args::Service::List { service: Some(service), at } => {
-            let view = Discovery::new(client, &at).map_err(failure)?.view(&service).await.map_err(failure)?;
+            let view = Discovery::new(client, &at).map_err(unseen)?.view(&service).await.map_err(unseen)?;
             let seen = view.instances();
             out.show(&shown(&service, &seen), |_| text(&service, &seen))?;
             Ok(DONE)
         }
         args::Service::List { service: None, at } => {
-            let services = Discovery::new(client, &at).map_err(failure)?.services().await.map_err(failure)?;
+            let services = Discovery::new(client, &at).map_err(unseen)?.services().await.map_err(unseen)?;
             let all: Vec<Value> =
                 services.iter().map(|one| json!({ "service": one.name, "instances": one.instances })).collect();
             let rows: Vec<Vec<String>> =
@@ -89,14 +89,15 @@ async fn register(client: &Client, args: args::Register, out: Out) -> Result<u8,
 }
 
 async fn watch(client: &Client, service: &str, at: &str, out: Out) -> Result<u8, Failure> {
-    let view = Discovery::new(client, at).map_err(failure)?.view(service).await.map_err(failure)?;
+    let view = Discovery::new(client, at).map_err(unseen)?.view(service).await.map_err(unseen)?;
     let mut signals = Signals::listen().map_err(lock::failed)?;
     let mut seen = view.instances();
     loop {
         out.show(&shown(service, &seen), |_| format!("{}\n", text(service, &seen)))?;
         seen = tokio::select! {
             _ = signals.next() => return Ok(DONE),
-            changed = view.changed(&seen) => changed.map_err(failure)?,
+            () = reader_gone() => return Ok(DONE),
+            changed = view.changed(&seen) => changed.map_err(unseen)?,
         };
     }
 }
@@ -154,9 +155,23 @@ fn text(service: &str, seen: &Instances) -> String {
     table(&heads, &[false, false, false, true, false, false, false], &rows)
 }
 
+/// Of a command that only reads.
+fn unseen(error: Error) -> Failure {
+    match error {
+        Error::Client(error) => error.reading(),
+        other => failure(other),
+    }
+}
+
 fn failure(error: Error) -> Failure {
     match error {
         Error::Client(error) => error.writing(),
+        other if other.outcome() == Outcome::Unknown => Failure::Exact {
+            code: "outcome-unknown",
+            exit: UNKNOWN,
+            outcome: Outcome::Unknown,
+            text: format!("outcome unknown: {other}. `conclave service list` tells."),
+        },
         other => Failure::Refused { code: "service-failed", text: format!("{other}.") },
     }
 }

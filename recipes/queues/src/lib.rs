@@ -51,6 +51,9 @@
 //! # }
 //! ```
 //!
+//! Whole programs are in `examples/`: `work.rs` is a worker; `pool.rs` starts several as processes, kills one with an item in
+//! its hands, and shows that each item counts once.
+//!
 //! # What it promises
 //! - *Nothing is lost.* A push that was answered is on the disks of a majority. An item leaves the queue when it is
 //!   acknowledged, and not before; what nobody can work on ends as a dead letter, to be looked at and put back.
@@ -104,15 +107,21 @@
 //! by a task of its own, as far as the runtime lives; that counts as a delivery.
 //!
 //! # Round trips
-//! | | |
-//! |---|---|
-//! | [`Queue::push`], [`Job::ack`], [`Job::ack_with`], [`Job::nack`], [`Job::extend`] | 1 |
-//! | [`Queue::take`] | 1, parked until there is an item; 1 more when it waited for longer than half its visibility |
-//! | a [`Workers`] item | take and acknowledgement; an extension for each half of the visibility |
-//! | [`Queue::peek`], [`Queue::stats`], [`Queue::settings`] | 1, a read; a page of 16 [`Queue::dead_letters`] too |
-//! | [`Queue::configure`], [`Queue::redrive`] | 1 |
-//! | once for each handle that says settings | 1 read; 1 write if it is the first of all |
-//! | once for each client | 1, its session |
+//! | | here | Curator | etcd |
+//! |---|---|---|---|
+//! | [`Queue::push`] | 1 | 1 | 1; with priorities 2 |
+//! | [`Job::ack`], [`Job::ack_with`], [`Job::nack`], [`Job::extend`] | 1 | acknowledgement 2, with a lock path | - |
+//! | [`Queue::take`] | 1, parked until there is an item; 1 more when it waited for longer than half its visibility | 3, and up to 2 for each item that another took; with waiting 1 more for each change | 2, and 1 for each item that another took; with waiting 3 |
+//! | a [`Workers`] item | take and acknowledgement; an extension for each half of the visibility | 2; with a lock path 4; children again for each change | - |
+//! | [`Queue::peek`], [`Queue::stats`], [`Queue::settings`] | 1, a read; a page of 16 [`Queue::dead_letters`] too | peek 2 | - |
+//! | [`Queue::configure`], [`Queue::redrive`] | 1 | - | - |
+//! | once for each handle that says settings | 1 read; 1 write if it is the first of all | - | - |
+//! | once for each client | 1, its session | 1 | - |
+//!
+//! The others' are counted in their code: Curator 5 (`SimpleDistributedQueue`; for a worker's item `DistributedQueue`),
+//! and etcd 3.6's recipes, which are experiments. Curator: children, data, delete; the item is gone before anybody has
+//! worked on it. A lock path mends that: create a lock, data, delete the item, delete the lock. etcd: get, a
+//! transaction that deletes; with waiting get, watch, transaction. Consul has no queue.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod claim;

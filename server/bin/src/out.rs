@@ -1,5 +1,6 @@
 //! What the server's commands say, and how they end.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ pub(crate) enum Failure {
     #[error("refused: {code}: {text}")]
     Refused {
         /// Stable, for scripts.
-        code: &'static str,
+        code: Cow<'static, str>,
         /// What, where, and what to do.
         text: String,
     },
@@ -28,8 +29,8 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     /// A refusal.
-    pub(crate) fn refused(code: &'static str, text: impl Into<String>) -> Self {
-        Self::Refused { code, text: text.into() }
+    pub(crate) fn refused(code: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
+        Self::Refused { code: code.into(), text: text.into() }
     }
 
     /// Something that went wrong, with what was being done.
@@ -37,11 +38,23 @@ impl Failure {
         Self::Broken(format!("{what}: {why}"))
     }
 
-    const fn code(&self) -> u8 {
+    const fn exit(&self) -> u8 {
         match self {
             Self::Refused { .. } | Self::Broken(_) => 1,
             Self::Usage(_) => 2,
         }
+    }
+
+    /// What programs read: the fields that the client's commands have too.
+    fn json(&self) -> serde_json::Value {
+        let (code, outcome) = match self {
+            Self::Refused { code, .. } => (&**code, "not-applied"),
+            Self::Usage(_) => ("usage", "not-applied"),
+            // It may have been half done.
+            Self::Broken(_) => ("error", "unknown"),
+        };
+        let (message, exit) = (self.to_string(), self.exit());
+        serde_json::json!({ "error": { "code": code, "message": message, "outcome": outcome, "exit": exit } })
     }
 }
 
@@ -49,16 +62,11 @@ impl Failure {
 pub(crate) fn end(outcome: &Outcome, json: bool) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if json {
-        let code = match failure {
-            Failure::Refused { code, .. } => code,
-            Failure::Usage(_) => "usage",
-            Failure::Broken(_) => "error",
-        };
-        complain(serde_json::json!({ "error": code, "message": failure.to_string() }));
+        complain(failure.json());
     } else {
         complain(failure);
     }
-    ExitCode::from(failure.code())
+    ExitCode::from(failure.exit())
 }
 
 /// A line on stdout. A reader that went away is no reason to die: `dev | head -1` must not take the cluster down, as

@@ -101,6 +101,22 @@ pub enum Queue {
     Configure(Configure),
 }
 
+impl Queue {
+    /// The queue's znode.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::Push(Push { path, .. }) | Self::Take(Take { path, .. }) | Self::Configure(Configure { path, .. }) => {
+                path
+            }
+            Self::Ack { path, .. }
+            | Self::Nack { path, .. }
+            | Self::Peek { path, .. }
+            | Self::Dead { path, .. }
+            | Self::Redrive { path, .. } => path,
+        }
+    }
+}
+
 /// `queue push`.
 #[derive(Args, Clone, Debug)]
 pub struct Push {
@@ -185,11 +201,13 @@ pub enum Barrier {
 
 /// `barrier enter`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+COMMAND runs as with `conclave lock`, whose help tells what it finds and what the exit codes mean.")]
 pub struct Enter {
     /// The double barrier's znode; it is created when it is missing
     pub path: String,
     /// How many have to come
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub members: u64,
     /// Wait at most this long for the others to come [default: as long as it takes]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
@@ -307,6 +325,9 @@ const SERVICES: &str = "/services";
 
 /// `service register`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+COMMAND runs as with `conclave lock`, whose help tells what it finds and what the exit codes mean: it is ended when the
+session is lost that the instance lives by.")]
 pub struct Register {
     /// The service
     pub service: String,

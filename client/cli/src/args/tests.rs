@@ -172,6 +172,7 @@ fn what_makes_no_sense_is_refused_here() {
         &["ls", "/a", "--tree", "--prefix", "x"],
         &["acl", "set", "/a"],
         &["session", "show", "x"],
+        &["barrier", "enter", "/b", "--members", "0", "--", "x"],
         &["watch", "/a", "--existence", "--children"],
         &["watch", "/a", "--snapshot", "--since", "1"],
         &["watch", "/a", "--kinds", "moved"],

@@ -183,6 +183,14 @@ fn budgets_are_changed_one_by_one() {
 }
 
 #[test]
+fn a_budget_that_makes_no_sense_is_said_before_the_component_is_looked_at() {
+    let terms = args::Terms { budget: vec!["gas=1".to_owned()], ..args::Terms::default() };
+    let failure = allowed(Path::new("gate.wasm"), b"no component", &terms).unwrap_err();
+    assert_eq!(failure.exit(), 2);
+    assert!(failure.message().starts_with("error: --budget gas=1: \"gas\" is none of "), "{}", failure.message());
+}
+
+#[test]
 fn an_installation_that_a_member_rejects_says_which_and_why() {
     let failure = not_active(Error::Rejected { plugin: "queue".into(), why: "member 2: it imports wasi:io".into() });
     assert_eq!((failure.exit(), failure.code()), (1, "rejected"));

@@ -384,15 +384,17 @@ pub(crate) fn write(path: &Path, text: &str) -> Outcome {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::borrow::Cow;
+
     use super::*;
 
-    fn code(outcome: Outcome<Found>) -> &'static str {
+    fn code(outcome: Outcome<Found>) -> Cow<'static, str> {
         match outcome {
             Err(Failure::Refused { code, .. }) => code,
-            Err(_) => "other",
-            Ok(Found::Fresh) => "fresh",
-            Ok(Found::Unfinished) => "unfinished",
-            Ok(Found::Cluster) => "cluster",
+            Err(_) => "other".into(),
+            Ok(Found::Fresh) => "fresh".into(),
+            Ok(Found::Unfinished) => "unfinished".into(),
+            Ok(Found::Cluster) => "cluster".into(),
         }
     }
 

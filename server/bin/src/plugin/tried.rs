@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use conclave_client::plugin::BudgetSettings;
 use conclave_plugin_host::inspect::{Report, inspect};
 use conclave_plugin_host::local::{Local, Planned, Told, Tree};
 
@@ -27,6 +26,9 @@ struct Stage {
     /// Its settings: a file that it understands
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// What one run may spend, such as fuel=20000000; again for more. `plugin set --help` names them all
+    #[arg(long, value_name = "NAME=NUMBER")]
+    budget: Vec<String>,
 }
 
 /// Call a procedure on a tree in memory, and print the transaction that it would make
@@ -34,7 +36,8 @@ struct Stage {
 #[command(after_help = "\
 Everything that the plugin asks for is allowed. Calls of several --call are made one after the other.
 
-  conclave plugin run gate.wasm --tree tree.json --call take queue=/queues/q")]
+  conclave plugin run gate.wasm --tree tree.json --call take queue=/queues/q
+  conclave plugin run gate.wasm --call rebuild --budget time_ms=50 --budget fuel=100000000")]
 pub(crate) struct Run {
     #[command(flatten)]
     stage: Stage,
@@ -115,7 +118,8 @@ impl Stage {
     fn local(&self, tree: &Tree) -> Outcome<Local> {
         let component = read(&self.file)?;
         let settings = self.settings.as_deref().map(read).transpose()?.unwrap_or_default();
-        Local::new(&component, tree, &settings, BudgetSettings::default()).map_err(|why| unfit(&self.file, why))
+        let budgets = conclave_cli::budgets(&self.budget).map_err(Failure::Usage)?;
+        Local::new(&component, tree, &settings, budgets).map_err(|why| unfit(&self.file, why))
     }
 }
 
@@ -142,7 +146,7 @@ pub(super) fn run(args: &Run, json: bool) -> Outcome {
         planned.outcome
     };
     match told {
-        Told::Refused { code, message } => Err(Failure::refused("refused", format!("{code}: {message}"))),
+        Told::Refused { code, message } => Err(Failure::refused(code, message)),
         _ => Ok(()),
     }
 }
@@ -183,7 +187,7 @@ pub(super) fn bench(args: &Bench, json: bool) -> Outcome {
     let local = args.stage.local(&tree)?;
     let arguments = arguments(&args.arguments)?.into();
     let bench = local.bench(&tree, &args.call, &arguments, args.calls);
-    let bench = bench.map_err(|why| Failure::refused("refused", format!("{}: {why}", args.call)))?;
+    let bench = bench.map_err(|why| Failure::refused("not-measured", format!("{}: {why}", args.call)))?;
     if json {
         out::line(serde_json::json!(bench));
         return Ok(());
@@ -197,6 +201,8 @@ pub(super) fn bench(args: &Bench, json: bool) -> Outcome {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use conclave_client::plugin::BudgetSettings;
 
     use super::*;
 
