@@ -96,12 +96,23 @@
 //! | closing, opening, counting down | what it did stays | the same |
 //!
 //! # Round trips
-//! | | |
-//! |---|---|
-//! | [`Barrier::close`], [`Barrier::open`], [`Latch::set`], [`Latch::count_down`], [`Latch::delete`] | 1 |
-//! | [`Barrier::wait`], [`Latch::wait`], [`DoubleBarrier::enter`], [`Inside::leave`] | 1, parked |
-//! | [`Barrier::is_closed`], [`Latch::left`], [`Inside::fence`] | 1, a read |
-//! | once for each client | 1, its session |
+//! | | here | Curator | etcd |
+//! |---|---|---|---|
+//! | [`Barrier::close`], [`Barrier::open`] | 1 | 1 | 1 |
+//! | [`Latch::set`], [`Latch::count_down`], [`Latch::delete`] | 1 | - | - |
+//! | [`Barrier::wait`] | 1, parked | 1 when it is open, else 2 | 1 when it is open, else 2 |
+//! | [`Latch::wait`] | 1, parked | - | - |
+//! | [`DoubleBarrier::enter`] | 1, parked | 3; the last one 4 | 4 |
+//! | [`Inside::leave`] | 1, parked | 5, and 2 for each further change | 4; the oldest 3, and 2 for each that it waits for |
+//! | [`Barrier::is_closed`], [`Latch::left`], [`Inside::fence`] | 1, a read | - | - |
+//! | once for each client | 1, its session | 1 | 1, of a double barrier |
+//!
+//! The others' are counted in their code (Curator 5; etcd 3.6's recipes, which are experiments), the parents there. A
+//! barrier: exists with a watch, twice; etcd gets and watches. Curator's double barrier: exists with a watch, create,
+//! children, and the last one creates `ready`; each moves the names of all. To leave: children, exists with a watch,
+//! delete, children, delete of `ready`. etcd's: get, transaction, get, and watch or put; to leave get, delete, watch,
+//! get, while the oldest gets and watches the youngest until it is alone, and then deletes both keys. Consul has no
+//! barrier.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod barrier;

@@ -15,7 +15,7 @@ use crate::publish::{Publish, encode, left, pause};
 use crate::watch::Watch;
 
 /// How many versions are kept, unless it is said.
-const KEEP: usize = 10;
+pub(crate) const KEEP: usize = 10;
 
 /// A value as it was read or published. Dereferences to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl<T> Deref for Versioned<T> {
     }
 }
 
-type Validate<T> = Arc<dyn Fn(&T) -> Result<(), String> + Send + Sync>;
+/// What a value must be before it is published.
+pub(crate) type Validate<T> = Arc<dyn Fn(&T) -> Result<(), String> + Send + Sync>;
 
 /// A typed configuration at a path of the tree, as JSON. Clones are the same one. The [crate's page](crate) says what it
 /// promises.

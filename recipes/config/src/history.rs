@@ -61,7 +61,9 @@ pub(crate) fn path(history: &Path, version: u64) -> Result<Path, PathError> {
 /// The version of such a name; none if it is none of ours.
 pub(crate) fn version(name: &str) -> Option<u64> {
     let all = name.len() >= DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
-    all.then(|| name.parse().ok()).flatten()
+    // With more zeros than it needs it is somebody else's, and not where that version is looked for.
+    let is_ours = |_: &u64| name.len() == DIGITS || !name.starts_with('0');
+    all.then(|| name.parse().ok()).flatten().filter(is_ours)
 }
 
 /// Those that are dropped when one more is added, so that so many are kept.
@@ -88,6 +90,8 @@ mod tests {
         for (name, expected) in [
             ("0000000007", Some(7)),
             ("12345678901", Some(12_345_678_901)),
+            ("00000000007", None),
+            ("00000000000", None),
             ("7", None),
             ("000000000x", None),
             ("+000000007", None),

@@ -43,8 +43,12 @@
 //!
 //! // Several znodes, one for each field: published in one transaction, and seen as of one.
 //! let set = ConfigSet::<App>::new(&client, "/app/set")?;
-//! set.publish(&App { workers: 1, motto: "together".into() }).await?;
+//! let (first, _) = set.publish(&App { workers: 1, motto: "together".into() }).note("the first").await?;
 //! assert_eq!(client.at("/app/set/workers").get().await?.data, "1");
+//! set.update(|app| app.motto = "faster".into()).await?;
+//! set.roll_back(first).await?; // all parts, in one transaction
+//! # assert_eq!(set.get().await?.motto, "together");
+//! # assert_eq!(set.history().await?.len(), 3);
 //! # Ok(()) }
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), conclave_testing::Error> {
@@ -65,7 +69,8 @@
 //! Curator has `SharedValue` and `NodeCache` for this, Consul its KV store with `consul-template`.
 //!
 //! # What it promises
-//! - *All or nothing.* A publication is one transaction: value, history and what is dropped of it; all parts of a set.
+//! - *All or nothing.* A publication is one transaction: value, history and what is dropped of it; of a set all parts, and
+//!   all of them once more in its history. So is rolling back.
 //! - *Nobody is written over by mistake.* [`Config::update`] and [`Publish::if_version`] publish only over what was read,
 //!   and so do those of a [`ConfigSet`]; [`ConfigSet::update`] also notices a part that was changed by hand, which the
 //!   set's version does not tell. Publishing without a version is the one thing that does not ask.
@@ -73,10 +78,14 @@
 //! - *The last good value stays.* What can't be decoded is an event and not an end; [`Watch::last_good`] is what a program
 //!   goes on with. The last value that is published is always told in the end.
 //! - *What was published can be had again*, byte by byte, as long as it is kept. Rolling back publishes: it loses nothing.
+//!   A version of a set is all parts that there were, also those that the publisher's type has not, and going back to it
+//!   brings back those and no others.
 //!
 //! # What it is not for
 //! Secrets: whoever may read the znode reads them, and the history keeps them. Large values: a znode has at most 1 MiB,
-//! and each version takes its place. Values that change many times a second: a watch tells the last one, but each costs a
+//! and each version takes its place. A publication of a set carries what it changes and, for the history, all parts: what
+//! fits one request, 4 MiB; reading and watching a set carry its versions too, so keep few of a large one
+//! ([`ConfigSet::keep`]). Values that change many times a second: a watch tells the last one, but each costs a
 //! transaction. Validation here guards against this program's mistakes; who must not be able to publish nonsense at all
 //! needs the `schema` plugin, or an access list. The name of who published is what that client says of itself.
 //!
@@ -86,11 +95,15 @@
 //! /app/config/history              persistent: made with the first publication
 //! /app/config/history/0000000007   persistent: version 7: {"by": ..., "note": ...}, a line end, the value as it was
 //!
-//! /app/set                         persistent: a set; {"by": ...}; its data's version is the set's version
-//! /app/set/workers                 persistent: a part, as JSON
+//! /app/set                               persistent: a set; {"by": ...}; its data's version is the set's version
+//! /app/set/workers                       persistent: a part, as JSON
+//! /app/set/.history                      persistent: made with the first publication; no part can have its name
+//! /app/set/.history/0000000007           persistent: version 7: {"by": ..., "note": ...}
+//! /app/set/.history/0000000007/workers   persistent: the part as it was then, byte by byte
 //! ```
 //! A version is the version of the znode's data: it rises with each publication, also with one by hand
-//! (`conclave set /app/config ...`), which leaves no entry in the history. A set has no history.
+//! (`conclave set /app/config ...`), which leaves no entry in the history. A set's rises with each publication,
+//! [`ConfigSet::remove`] and roll-back; a part that is changed by hand is in the next version that is published.
 //!
 //! # When the connection or the session fails
 //! No session is needed. While no member is reachable, requests wait until their time is over, and watches tell nothing;
@@ -101,13 +114,22 @@
 //! Before the transaction nothing, after it everything. A dropped future may have published or not; see [`Error::outcome`].
 //!
 //! # Round trips
-//! | | |
-//! |---|---|
-//! | [`Config::get`], [`Config::history`], [`ConfigSet::get`] | 1 |
-//! | [`Config::publish`], [`Config::update`] | 2: a look at value and history at the same time, the transaction; again for each time that somebody was faster |
-//! | [`Config::roll_back`] | 3 |
-//! | [`ConfigSet::publish`], [`ConfigSet::update`], [`ConfigSet::remove`] | 2, likewise |
-//! | an event of a watch | 0: it is told |
+//! | | here | Curator | etcd | Consul |
+//! |---|---|---|---|---|
+//! | [`Config::get`] | 1 | 0, from its cache | 1 | 1 |
+//! | [`ConfigSet::get`] | 1, on a stream of its own | - | 1 | 1 |
+//! | [`Config::history`]; [`ConfigSet::history`] | 1; 1, on a stream of its own | - | - | - |
+//! | [`Config::publish`], [`Config::update`] | 2: a look at value and history at the same time, the transaction; again for each time that somebody was faster | 1, and 2 for each that was faster | 2, and 1 for each that was faster | 2, and 2 for each that was faster |
+//! | [`Config::roll_back`] | 3 | - | - | - |
+//! | [`ConfigSet::publish`], [`ConfigSet::update`], [`ConfigSet::remove`] | 2, likewise | - | 2, and 1 for each that was faster | - |
+//! | [`ConfigSet::roll_back`] | 2, likewise | - | - | - |
+//! | an event of a watch | 0: it is told | 1 | 0: it is told | 1 |
+//!
+//! The others' are counted in their code and documentation. Curator 5's `SharedValue` sets with the version that it
+//! knows, reads again when that was too old, and is told that something has changed, not what. etcd 3.6: a get, of
+//! several keys by their prefix, and a transaction, as its `STM` does when it is told which keys to fetch first.
+//! Consul: a read, of several keys by their prefix, and a write with the index; a blocking query for each event. None
+//! of them keeps versions to go back to (etcd its revisions, until they are compacted).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod config;

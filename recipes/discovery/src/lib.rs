@@ -53,6 +53,7 @@
 //! | [`Register::heartbeat`], [`Register::check`] | none | TTL check, script check |
 //! | [`View`] | `ServiceCache` | blocking queries |
 //! | [`View::pick`], [`Picked::failed`] | `ServiceProvider`, `noteError` | none |
+//! | [`View::resolve`]: for tower's balancers, and so for tonic's clients | none | none |
 //!
 //! # What it promises
 //! - *Registered exactly once.* An instance is one znode. After the loss of its session it is registered again with a new
@@ -67,8 +68,9 @@
 //! # What it is not for
 //! A view is a while behind: an instance that is picked may be gone already. Calls have to bear that, and to say
 //! [`Picked::failed`]. Who must be the only one needs a lock or an election, not a registration. There is no balancing by
-//! load: weights are what instances say. There is no resolver for a web framework; [`View::pick`] and [`View::changed`] are
-//! what one is made of.
+//! load: weights are what instances say, and [`View::resolve`] gives services to a balancer that measures it. That is the
+//! crate's feature `tower`, which is on; without it the crate does not know tower. For other frameworks [`View::pick`] and
+//! [`View::changed`] are what a resolver is made of.
 //!
 //! # Layout
 //! ```text
@@ -104,15 +106,23 @@
 //! once.
 //!
 //! # Round trips
-//! | | |
-//! |---|---|
-//! | register | 2: a look, the transaction; 1 more for the session if there is none, 1 more for the first heartbeat |
-//! | register again after a session was lost | a connection, a session, and 2 |
-//! | [`Registration::update`], [`Registration::drain`], [`Registration::beat`], [`Registration::deregister`] | 1 |
-//! | a check | 0; 1 when its outcome is another than before |
-//! | [`Discovery::view`] | 2: the watch, and the snapshot on a stream of its own |
-//! | [`View::instances`], [`View::healthy`], [`View::pick`], [`View::changed`] | 0 |
-//! | [`Discovery::services`] | 1, up to 1,000 services |
+//! | | here | Curator | etcd | Consul |
+//! |---|---|---|---|---|
+//! | register | 2: a look, the transaction; 1 more for the session if there is none, 1 more for the first heartbeat | 1; over a predecessor 3 | 1; 1 more for the lease if there is none | 1 |
+//! | register again after a session was lost | a connection, a session, and 2 | a connection, a session, and 1 | - | 0: the agent does |
+//! | [`Registration::update`], [`Registration::deregister`] | 1 | 1 | 1 | 1 |
+//! | [`Registration::drain`] | 1 | 1 | - | 1 |
+//! | [`Registration::beat`] | 1 | - | - | 1 |
+//! | a check | 0; 1 when its outcome is another than before | - | - | 0 |
+//! | [`Discovery::view`] | 2: the watch, and the snapshot on a stream of its own | 1, and 1 for each instance | 2 | 1 |
+//! | [`View::instances`], [`View::healthy`], [`View::pick`], [`View::changed`], a [`Resolver`] | 0 | 0; a change 1, and 1 for each instance that has come | 0 | 1 for each change |
+//! | [`Discovery::services`] | 1, up to 1,000 services | 1 | - | 1 |
+//!
+//! The others' are counted in their code and documentation. Curator 5: create, or create, delete, create; a cache reads
+//! the children and the data of each, and after a change the children and what is new. etcd 3.6's endpoints: a
+//! transaction; a get and a watch; an instance whose lease is over is put again by nobody. Consul: requests to the agent
+//! on the same machine, which registers again, runs the checks and asks the servers; a view is a blocking query, and so
+//! is each change of it.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod discovery;
@@ -120,6 +130,8 @@ mod error;
 mod instance;
 mod pick;
 mod registration;
+#[cfg(feature = "tower")]
+mod resolve;
 mod suspects;
 mod view;
 
@@ -130,4 +142,6 @@ pub use error::{Error, Result};
 pub use instance::{Found, Instance, Status};
 pub use pick::Pick;
 pub use registration::{Register, Registration};
+#[cfg(feature = "tower")]
+pub use resolve::Resolver;
 pub use view::{Instances, Picked, View};

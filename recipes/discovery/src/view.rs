@@ -243,6 +243,12 @@ impl View {
         }
     }
 
+    /// Tells from now on that something is another.
+    #[cfg(feature = "tower")]
+    pub(crate) fn changes(&self) -> conclave_client::CacheChanges {
+        self.inner.cache.changes()
+    }
+
     /// Waits until it shows this transaction and all before it.
     ///
     /// # Errors

@@ -113,14 +113,19 @@
 //! # Round trips
 //! The first use of a client opens its session: 1. A leader begins a watch of its znode, in the background: 1.
 //!
-//! | | by procedure | plain |
-//! |---|---|---|
-//! | campaign, when nobody leads | 1 | 3; the first time 4 |
-//! | campaign, with waiting | 1, and the answer comes by itself | 6, and 3 for each change of whom it waits for |
-//! | resign, by either way | 1 | 1 |
-//! | hand over | 1 | 2 |
-//! | leader, candidates | 1 | 1 |
-//! | observe | 2 to begin, then changes come by themselves | the same |
+//! | | by procedure | plain | Curator | etcd | Consul |
+//! |---|---|---|---|---|---|
+//! | campaign, when nobody leads | 1 | 3; the first time 4 | 2 | 2 | 1 |
+//! | campaign, with waiting | 1, and the answer comes by itself | 6, and 3 for each change of whom it waits for | 2, and 2 for each that it waits for | 2, and 2 for each that it waits for | 3 |
+//! | resign, by either way | 1 | 1 | 1 | 1 | 1 |
+//! | hand over | 1 | 2 | - | - | - |
+//! | leader, candidates | 1 | 1 | leader 2; candidates 1, and 1 for each | leader 1 | leader 1 |
+//! | observe | 2 to begin, then changes come by themselves | the same | - | 2 to begin, and 2 for each new leader | 1 for each change |
+//!
+//! The others' are counted in their code (Curator 5's `LeaderLatch`, etcd 3.6) and Consul's guide, with a session, and
+//! the parents there. Curator: create, children; who waits reads the one before it with a watch, and the children again
+//! when that has gone; children and data tell the leader. etcd: a transaction, and a get that finds nobody before; else
+//! get and watch that one. Consul: a failed acquire, a blocking query, an acquire.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod campaign;

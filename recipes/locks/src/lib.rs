@@ -132,18 +132,25 @@
 //! # Round trips
 //! The first use of a client opens its session: 1. Each guard begins a watch of its award, in the background: 1.
 //!
-//! | | by procedure | plain |
-//! |---|---|---|
-//! | acquire what is free | 1 | 2; the first time 3; of permits 4 |
-//! | acquire after waiting | 1, and the answer comes by itself | 4, and 2 for each change of whom it waits for |
-//! | try | 1; when it is not free 2 | 2; of permits 4 |
-//! | release, by either way | 1 | 1 |
-//! | [`try_upgrade`](ReadGuard::try_upgrade), [`downgrade`](WriteGuard::downgrade) | 1 transaction | 1 |
-//! | the second waiting task of a client | as plain, and 1 | |
-//! | [`Acquire::on_wait`] | 2 more for each time it tells | none |
-//! | [`MultiLock`] | that of each mutex, one after the other; released at once | the same |
-//! | asking for a release; hearing of it | 1; 1 to begin, then it comes by itself | the same |
-//! | [`Mutex::view`] | 1 | 1: reads sent together count as one |
+//! | | by procedure | plain | Curator | etcd | Consul |
+//! |---|---|---|---|---|---|
+//! | acquire what is free | 1 | 2; the first time 3; of permits 4 | 2; of permits 5 for each | 1; read-write 2 | 1 |
+//! | acquire after waiting | 1, and the answer comes by itself | 4, and 2 for each change of whom it waits for | 2, and 2 for each that it waits for | 3, and 2 for each that it waits for; read-write 2, and 2 | 3, and 15 s if the holder died |
+//! | try | 1; when it is not free 2 | 2; of permits 4 | 2; when it is not free 4 | 1; when it is not free 2 | 1 |
+//! | release, by either way | 1 | 1 | 1 | 1 | 1 |
+//! | [`try_upgrade`](ReadGuard::try_upgrade), [`downgrade`](WriteGuard::downgrade) | 1 transaction | 1 | downgrade 3 | - | - |
+//! | the second waiting task of a client | as plain, and 1 | | - | - | - |
+//! | [`Acquire::on_wait`] | 2 more for each time it tells | none | - | - | - |
+//! | [`MultiLock`] | that of each mutex, one after the other; released at once | the same | that of each, released one after the other | - | - |
+//! | asking for a release; hearing of it | 1; 1 to begin, then it comes by itself | the same | 1; 1 to begin, and 1 for each change | - | - |
+//! | [`Mutex::view`] | 1 | 1: reads sent together count as one | 1, the names alone | - | - |
+//!
+//! The others' are counted in their code (Curator 5, etcd 3.6) and Consul's guide, with a session, and the parents
+//! there. Curator: create, children; who waits reads the one before it with a watch, and the children again when that
+//! has gone; who only tries deletes what it created. Of permits it is that of a mutex, create, children, and the
+//! mutex's release. A downgrade is another acquisition and a release. etcd: a transaction that tells the holder; who
+//! waits gets and watches the youngest before it until a get finds none, and a mutex then gets its own key. Its
+//! read-write lock is an experiment: put, get. Consul: a failed acquire, a blocking query, an acquire.
 //!
 //! [`Client::close`]: conclave_client::Client::close
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -9,11 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Versioned;
 use crate::error::{Error, Result};
-use crate::parts::Parts;
+use crate::parts::{HISTORY, Parts};
 use crate::watch::Event;
 
-/// A stream of [`Event`]s of a whole set; made by [`ConfigSet::watch`](crate::ConfigSet::watch). Each value is all parts as of its zxid, which is a
-/// state that there was: never some of a publication without the rest. A slow reader is not told all that was in between.
+/// A stream of [`Event`]s of a whole set; made by [`ConfigSet::watch`](crate::ConfigSet::watch). Each value is all parts as
+/// of its zxid, which is a state that there was: never some of a publication without the rest. A slow reader is not told
+/// all that was in between.
+///
+/// It holds the set and its history in memory.
 #[derive(Debug)]
 #[must_use = "a watch tells only who asks it"]
 pub struct SetWatch<T> {
@@ -37,6 +40,10 @@ impl<T> SetWatch<T> {
     #[must_use]
     pub const fn last_good(&self) -> Option<&Versioned<T>> {
         self.last_good.as_ref()
+    }
+
+    fn is_history(&self, path: &Path) -> bool {
+        path.names().nth(self.path.depth()) == Some(HISTORY)
     }
 
     fn look(&self) -> Result<Parts> {
@@ -86,6 +93,8 @@ impl<T: DeserializeOwned + Clone> Stream for SetWatch<T> {
                 match ready!(this.changes.poll_next_unpin(cx)) {
                     // It was in what was told last.
                     Some(Ok(set)) if set.to <= told => {}
+                    // Somebody tidies up: no part is another.
+                    Some(Ok(set)) if set.changes.iter().all(|change| this.is_history(&change.path)) => {}
                     Some(Ok(_)) => break,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                     None => return Poll::Ready(None),
