@@ -180,14 +180,15 @@ pub struct Plugins {
     pub component_bytes: u64,
     /// Milliseconds that compiling a component may take.
     pub compile_ms: u64,
-    /// Hundredths of the planner's time that calls of one plugin may take.
+    /// Hundredths of the planner's time that calls of one plugin may take while others ask for something too. A run that fails
+    /// counts twentyfold.
     pub planner_share_percent: u32,
     /// Keep compiled components in the data directory, for the next start.
     pub cache: bool,
 }
 
 impl Default for Plugins {
-    /// 20 million units and 10 ms, 16 MiB of memory; 10,000 calls of the host, 10,000 rows, 8 MiB written, 16 MiB read;
+    /// 10 million units and 5 ms, 16 MiB of memory; 10,000 calls of the host, 10,000 rows, 8 MiB written, 16 MiB read;
     /// components to 16 MiB, two minutes to compile; half of the planner's time; compiled ones are kept.
     fn default() -> Self {
         Self {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::plugin::{ParkedCall, PluginInfo};
-use crate::{AccessList, MemberId, Path, Refusal, SessionId, Stat, Zxid};
+use crate::{AccessList, MemberId, Page, Path, Refusal, SessionId, Stat, Zxid};
 
 /// What a write gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,17 +79,6 @@ pub enum Value {
 /// A write's answer: stored with the session and told once it is durable and applied.
 pub type Outcome = Result<Value, Refusal>;
 
-/// One child in a [`Page`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// Its stat, when asked for.
-    pub stat: Option<Stat>,
-    /// Its data, when asked for.
-    pub data: Option<Bytes>,
-}
-
 /// A znode's data and stat at some zxid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Present {
@@ -114,15 +103,6 @@ pub struct SessionInfo {
     pub writes: u64,
     /// Replies to them that it has not acknowledged.
     pub unacknowledged: u64,
-}
-
-/// A page of children.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
-    /// In order of their names' bytes.
-    pub children: Vec<Entry>,
-    /// There are more after the last of these.
-    pub more: bool,
 }
 
 /// What part a member has in its cluster.

@@ -11,6 +11,7 @@ pub mod codec;
 mod id;
 pub mod limits;
 mod message;
+mod page;
 mod path;
 mod path_pattern;
 mod pattern;
@@ -23,12 +24,13 @@ mod stat;
 mod tests;
 
 pub use access::{AccessList, Grant, Permission, Permissions, Who};
-pub use answer::{Answer, Entry, MemberStatus, Outcome, Page, Present, PushBack, Role, SessionInfo, Status, Value};
+pub use answer::{Answer, MemberStatus, Outcome, Present, PushBack, Role, SessionInfo, Status, Value};
 pub use change::{Change, ChangeKind, Kinds};
 pub use id::{Fence, MemberId, Nonce, ParseFenceError, SessionId, WatchId, Zxid};
 pub use message::{
     Attach, Attached, ClientMessage, Endpoint, Hello, NO_REQUEST, PROTOCOL_VERSION, RequestId, ServerMessage, Welcome,
 };
+pub use page::{Entry, Page};
 pub use path::{Path, PathError};
 pub use path_pattern::{PathPattern, PatternName};
 pub use pattern::{Pattern, PatternError};

@@ -51,8 +51,9 @@ impl Campaign {
         Self { election, within: None }
     }
 
-    /// Waits so long at most. Without it: as long as the session lives. Half a second more may pass until it is known who
-    /// leads, for the error to say.
+    /// Waits so long at most; no time at all: leads only if nobody does and nobody waits, and is no candidate meanwhile.
+    /// Without it: as long as the session lives. Half a second more may pass until it is known who leads, for the error to
+    /// say.
     pub const fn within(mut self, time: Duration) -> Self {
         self.within = Some(time);
         self
@@ -69,9 +70,14 @@ impl Campaign {
     async fn award(self) -> Result<Guard> {
         let Self { election, within } = self;
         let Some(after) = within else { return election.take().await };
-        match tokio::time::timeout(after, election.take()).await {
-            Ok(done) => done,
-            Err(_) => {
+        let taken = if after.is_zero() {
+            election.take_now().await?
+        } else {
+            tokio::time::timeout(after, election.take()).await.ok().transpose()?
+        };
+        match taken {
+            Some(guard) => Ok(guard),
+            None => {
                 let leader = tokio::time::timeout(LAST_LOOK, election.leader()).await;
                 let leader = leader.ok().and_then(Result::ok).flatten();
                 Err(Error::TimedOut { after, leader: leader.map(Box::new) })
@@ -110,10 +116,27 @@ impl Election {
         if self.is_plain {
             return self.stand(&session).await;
         }
+        // It gives nothing only to those who say how long they wait.
+        let none = || Error::Client(ClientError::Mismatch { question: "campaign" });
+        self.take_by_procedure(session, None).await?.ok_or_else(none)
+    }
+
+    /// Leads if nobody does and nobody waits.
+    async fn take_now(&self) -> Result<Option<Guard>> {
+        let session = self.client.session().await?;
+        if !self.is_plain {
+            return self.take_by_procedure(session, Some(0)).await;
+        }
+        let award = self.take_free(&self.look_first(&session).await?).await?;
+        Ok(award.map(|award| Guard::new(award, session)))
+    }
+
+    /// Waits for so many milliseconds, or until it leads.
+    async fn take_by_procedure(&self, session: Session, wait_ms: Option<u64>) -> Result<Option<Guard>> {
         let mut is_again = false;
         loop {
-            let error = match self.given(self.call().await) {
-                Ok(award) => return Ok(Guard::new(award, session)),
+            let error = match self.given(self.call(wait_ms).await) {
+                Ok(award) => return Ok(award.map(|award| Guard::new(award, session))),
                 Err(error) => error,
             };
             match refused_by(PLUGIN, &error).map(place_gone) {
@@ -128,7 +151,7 @@ impl Election {
         }
     }
 
-    async fn call(&self) -> Result<Option<Given>, ClientError> {
+    async fn call(&self, wait_ms: Option<u64>) -> Result<Option<Given>, ClientError> {
         let mut call = self.client.call(PLUGIN, "campaign").in_session().within(WHILE_OPEN);
         call = call.arg("path", self.layout.election().as_str()).arg("priority", self.priority);
         if let Some(name) = &self.name {
@@ -137,30 +160,25 @@ impl Election {
         if let Some(data) = &self.data {
             call = call.arg("data", data);
         }
+        if let Some(wait_ms) = wait_ms {
+            call = call.arg("wait", wait_ms);
+        }
         call.typed().await
     }
 
-    /// The award that the call gave.
-    fn given(&self, given: Result<Option<Given>, ClientError>) -> Result<Owned, ClientError> {
+    /// The award that the call gave, if any.
+    fn given(&self, given: Result<Option<Given>, ClientError>) -> Result<Option<Owned>, ClientError> {
         if let Err(ClientError::UndecodableReply { .. }) = &given {
             // It leads, and does not know its term: give it up.
             let call = self.client.call(PLUGIN, "resign").arg("path", self.layout.election().as_str());
             drop(call.in_session().within(WHILE_OPEN).into_future().now_or_never());
         }
-        // It gives nothing only to those who say how long they wait.
-        let Given { path, zxid } = given?.ok_or(ClientError::Mismatch { question: "campaign" })?;
-        Ok(Owned::new(&self.client, Fence { path, zxid: Zxid(zxid) }))
+        Ok(given?.map(|Given { path, zxid }| Owned::new(&self.client, Fence { path, zxid: Zxid(zxid) })))
     }
 
     /// Leads if nobody does and nobody waits, or stands in line on plain znodes until it leads.
     async fn stand(&self, session: &Session) -> Result<Guard> {
-        let mut look = self.look().await?;
-        if self.refuse_twice(session, &look).is_err() {
-            // Leadership that was just being given when its caller went away is given back as soon as it is known.
-            self.under_way.settled().await;
-            look = self.look().await?;
-            self.refuse_twice(session, &look)?;
-        }
+        let look = self.look_first(session).await?;
         if let Some(award) = self.take_free(&look).await? {
             return Ok(Guard::new(award, session.clone()));
         }
@@ -178,6 +196,18 @@ impl Election {
                 Decision::Watch(on) => while_open(session, || changed(&self.client, &on, look.since)).await?,
             }
         }
+    }
+
+    /// What there is, for who is about to stand.
+    async fn look_first(&self, session: &Session) -> Result<Look> {
+        let mut look = self.look().await?;
+        if self.refuse_twice(session, &look).is_err() {
+            // Leadership that was just being given when its caller went away is given back as soon as it is known.
+            self.under_way.settled().await;
+            look = self.look().await?;
+            self.refuse_twice(session, &look)?;
+        }
+        Ok(look)
     }
 
     /// A session leads once, and is a candidate once.

@@ -179,6 +179,8 @@ pub(crate) struct Pipeline<S> {
     /// The time that requests took and woken calls did not yet: those may take as much.
     credit: Duration,
     shares: Shares,
+    /// Somebody has asked for something lately.
+    is_asked: bool,
     timers: Timers,
 }
 
@@ -213,6 +215,7 @@ impl<S: Clone> Pipeline<S> {
             drains: false,
             credit: Duration::ZERO,
             shares: Shares::new(plugin_share),
+            is_asked: false,
             timers: Timers::default(),
         }
     }
@@ -239,9 +242,8 @@ impl<S: Clone> Pipeline<S> {
 
     /// Whether there is something that it can plan at once.
     pub(crate) fn has_work(&self) -> bool {
-        let flights = self.flights.len();
-        let has_requests = !self.waiting.is_empty() && flights < IN_FLIGHT;
-        self.is_running() && (has_requests || self.may_wake() && flights < own::ALONE_IN_FLIGHT)
+        let has_requests = !self.waiting.is_empty() && self.flights.len() < IN_FLIGHT;
+        self.is_running() && (has_requests || self.may_wake_alone())
     }
 
     /// This member leads in this term, or none.
@@ -327,6 +329,7 @@ impl<S: Clone> Pipeline<S> {
     /// Plans what waits, as far as the pipeline takes it. Of woken calls alone not more than an entry: what has arrived
     /// meanwhile is to be looked at first.
     pub(crate) fn turn(&mut self, ground: &impl Ground) -> Result<(), Fault> {
+        self.is_asked = self.shares.is_asked(ground.elapsed());
         let mut had_requests = true;
         while self.has_work() && had_requests {
             had_requests = !self.waiting.is_empty();
@@ -391,8 +394,15 @@ impl<S: Clone> Pipeline<S> {
     ) -> Result<(), Fault> {
         let (before, began) = (planner.pending_bytes(), ground.worked());
         let plugin = plugin_of(&item.request.work);
-        let is_spent = plugin.is_some_and(|plugin| self.shares.is_spent(plugin, ground.elapsed()));
-        let is_over = is_spent && *filling.others_wait.get_or_insert_with(|| self.others_wait(plugin));
+        let now = ground.elapsed();
+        if item.source.is_some() {
+            self.shares.asked(plugin, now);
+        }
+        let is_over = plugin.is_some_and(|plugin| {
+            self.shares.is_spent(plugin, now)
+                && (self.shares.others_asked(plugin, now)
+                    || *filling.others_wait.get_or_insert_with(|| self.others_wait(Some(plugin))))
+        });
         planner.hold_calls(is_over);
         let verdict = match item.request.work {
             // Its next time comes soon enough.
@@ -402,7 +412,7 @@ impl<S: Clone> Pipeline<S> {
         let took = ground.worked().saturating_sub(began);
         self.credit = (self.credit + took).min(own::CREDIT);
         if let Some(plugin) = plugin.filter(|_| matches!(verdict, Verdict::Planned(_))) {
-            self.shares.spent(plugin, took, ground.elapsed());
+            self.shares.spent(plugin, took, planner.has_failed(), ground.elapsed());
         }
         match verdict {
             Verdict::Planned(_) => {
@@ -526,7 +536,8 @@ impl<S: Clone> Pipeline<S> {
 struct Filling<S> {
     began_ms: u64,
     now_ms: u64,
-    /// Whether others waited when the first call came whose plugin had taken its share: looked for once an entry.
+    /// Whether others waited when the first call came whose plugin had taken its share, and nobody else had asked lately:
+    /// looked for once an entry.
     others_wait: Option<bool>,
     items: Vec<Item<S>>,
     told: Vec<(Item<S>, Told)>,

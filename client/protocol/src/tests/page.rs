@@ -180,7 +180,7 @@ fn the_page_tells_of_every_record_inside_a_message() {
     }
     let inside = [("attached", "Attached"), ("endpoints", "Endpoint"), ("changes", "Change"), ("present", "Present")];
     second(samples::server_messages()).for_each(|message| gather(&value(&message), &inside, &mut found));
-    let inside = [("children", "Entry"), ("many", "Present"), ("sessions", "SessionInfo"), ("members", "MemberStatus")];
+    let inside = [("many", "Present"), ("sessions", "SessionInfo"), ("members", "MemberStatus")];
     let of_plugins = [
         ("plugins", "PluginInfo"),
         ("version", "Version"),

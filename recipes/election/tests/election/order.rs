@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::Duration;
 
 use conclave_client::Outcome;
-use conclave_election::{Error, Leader, Lost, State};
+use conclave_election::{Election, Error, Leader, Lost, State};
 use conclave_testing::{Cluster, PATIENCE, eventually};
 
 use crate::common::{
@@ -156,6 +156,23 @@ async fn a_session_is_a_candidate_once(way: Way) {
     until_over(&ann).await;
 }
 
+async fn who_has_no_time_leads_only_if_nobody_does_and_nobody_waits(way: Way) {
+    let cluster = Cluster::start(1).await.unwrap();
+    let ann = candidate(&cluster, way, "ann").await;
+    let bob = candidate(&cluster, way, "bob").await;
+    let at_once = |election: &Election| election.campaign().within(Duration::ZERO).into_future();
+    let leadership = at_once(&ann).await.unwrap();
+    let error = at_once(&bob).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    let Error::TimedOut { after: Duration::ZERO, leader: Some(leader) } = error else { panic!("{error}") };
+    assert_eq!(leader.fence, leadership.fence());
+    assert!(matches!(at_once(&ann).await, Err(Error::AlreadyLeads { .. })));
+    until_candidates(&ann, &[]).await;
+    leadership.resign().await.unwrap();
+    at_once(&bob).await.unwrap().resign().await.unwrap();
+    until_over(&ann).await;
+}
+
 async fn campaigns_that_are_dropped_lose_no_turn_and_leave_nothing(way: Way) {
     const ROUNDS: u32 = 60;
     let cluster = Cluster::start(1).await.unwrap();
@@ -250,6 +267,7 @@ common::both_ways!(
     the_greatest_priority_leads_next_and_of_the_same_the_oldest,
     it_is_handed_over_to_whom_the_leader_chooses,
     a_session_is_a_candidate_once,
+    who_has_no_time_leads_only_if_nobody_does_and_nobody_waits,
     campaigns_that_are_dropped_lose_no_turn_and_leave_nothing,
     work_is_done_while_it_leads_and_dropped_when_it_does_not,
 );

@@ -43,6 +43,7 @@ fn one_leads_and_the_next_one_when_it_ends_or_is_killed() {
     assert_eq!((&shown["leader"]["name"], shown["candidates"].as_array().unwrap().len()), (&"b".into(), 0));
     assert_eq!(last.end().code, 0);
     assert_eq!(cluster.done(&["elect", "/election/one", "--show"]), "nobody leads /election/one\n");
+    assert_eq!(cluster.done(&["elect", "/election/one", "--wait", "0", "--", "echo", "at once"]), "at once\n");
 }
 
 #[test]

@@ -387,6 +387,12 @@ impl Planner {
         self.woken.as_deref()
     }
 
+    /// Whether a plugin failed in the last transaction that was planned: trapped, or exceeded a budget.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failures.latest
+    }
+
     /// Plugins that have failed too often since this was asked last, and how.
     pub fn failing(&mut self) -> Vec<(String, String)> {
         self.failures.take()

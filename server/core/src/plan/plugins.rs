@@ -50,11 +50,15 @@ pub(super) fn missing(base: &dyn Base, runner: &dyn Runner) -> Result<Option<(St
 pub(super) struct Failures {
     counts: BTreeMap<String, u32>,
     failing: Vec<(String, String)>,
+    /// A run of the last transaction failed.
+    pub(super) latest: bool,
 }
 
 impl Failures {
     pub(super) fn count(&mut self, runs: impl IntoIterator<Item = (String, bool)>) {
+        self.latest = false;
         for (plugin, failed) in runs {
+            self.latest |= failed;
             if !failed {
                 self.counts.remove(&plugin);
                 continue;

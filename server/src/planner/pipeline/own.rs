@@ -18,7 +18,11 @@ const SLICE: usize = 32;
 /// Milliseconds of an entry that woken calls may fill alone: a request that arrives meanwhile waits for so long.
 const ALONE_MS: u64 = 2;
 /// Entries on their way beyond which none is made of woken calls alone: a request that arrives finds room.
-pub(super) const ALONE_IN_FLIGHT: usize = 3;
+const ALONE_IN_FLIGHT: usize = 3;
+/// The same while somebody asks: what is on its way when a request comes is written, applied and told before it.
+const BESIDE_IN_FLIGHT: usize = 1;
+/// Woken calls alone in an entry while somebody asks.
+const BESIDE: usize = 12;
 /// The most of requests' time that woken calls may be owed.
 pub(super) const CREDIT: Duration = Duration::from_millis(BATCH_MS);
 
@@ -93,9 +97,10 @@ impl<S: Clone> Pipeline<S> {
         }
     }
 
-    /// Whether there may be parked calls to run again.
-    pub(super) fn may_wake(&self) -> bool {
-        self.planner.as_ref().is_some_and(|planner| can_wake(planner))
+    /// Whether an entry may be made of parked calls alone that are to be run again.
+    pub(super) fn may_wake_alone(&self) -> bool {
+        let most = if self.is_asked { BESIDE_IN_FLIGHT } else { ALONE_IN_FLIGHT };
+        self.flights.len() < most && self.planner.as_ref().is_some_and(|planner| can_wake(planner))
     }
 
     /// Runs some of the parked calls that were woken.
@@ -140,7 +145,11 @@ impl<S: Clone> Pipeline<S> {
         ground: &impl Ground,
         filling: &mut Filling<S>,
     ) -> Result<(), Fault> {
-        while can_wake(planner) && filling.has_room(planner, ALONE_MS) {
+        let most = if self.is_asked { BESIDE } else { usize::MAX };
+        for _ in 0..most {
+            if !can_wake(planner) || !filling.has_room(planner, ALONE_MS) {
+                break;
+            }
             self.wake(planner, ground, filling)?;
         }
         Ok(())
@@ -153,7 +162,7 @@ impl<S: Clone> Pipeline<S> {
         let took = ground.worked().saturating_sub(began);
         self.credit = self.credit.saturating_sub(took);
         if let Some(plugin) = planner.woken() {
-            self.shares.spent(plugin, took, ground.elapsed());
+            self.shares.spent(plugin, took, planner.has_failed(), ground.elapsed());
         }
         filling.now_ms = ground.now_ms();
         Ok(())

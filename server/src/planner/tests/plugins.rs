@@ -111,6 +111,30 @@ fn a_request_that_comes_while_woken_calls_run_is_planned_at_once_and_waits_for_f
 }
 
 #[test]
+fn woken_calls_leave_room_for_who_asks_one_thing_after_the_other() {
+    let mut member = with_waiting(100);
+    member.lead(Some(2));
+    member.blank(2);
+    member.pipeline.take_effects();
+    let carry_out = |member: &mut Member| {
+        let (serial, payload) = member.proposed();
+        assert_eq!(member.turn(), [""; 0], "nothing else is on its way when the next request comes");
+        assert!(matches!(member.apply(2, &payload), Applied::Done(_)));
+        member.outcome(serial, Outcome::Done);
+        completions(&payload)
+    };
+    member.increment(1);
+    carry_out(&mut member);
+    member.ask(2, once(2, Work::Op(create(GATE))));
+    let ends = carry_out(&mut member);
+    assert_eq!((ends[0], ends.len()), (false, 1 + 1 + 12), "one behind the request, and so many alone");
+    assert_eq!(carry_out(&mut member), [true; 12], "the next request will not wait for long behind these");
+    // Nobody asks any more.
+    member.guests.clock_us.fetch_add(40_000, Ordering::Relaxed);
+    assert_eq!(carry_out(&mut member).len(), 100 - 13 - 12);
+}
+
+#[test]
 fn an_entry_of_woken_calls_that_came_to_nothing_is_made_again() {
     let mut member = with_waiting(10);
     carry_out(&mut member, [once(101, Work::Op(create(GATE)))]);
@@ -205,6 +229,40 @@ fn a_plugin_whose_calls_wait_alone_is_not_held_back() {
         member.turn(),
         ["propose 2 in 2: 1".to_owned(), format!("tell 21 {:?}", Told::PushBack(PushBack::Busy))]
     );
+}
+
+#[test]
+fn a_plugin_is_held_back_for_who_asks_one_thing_after_the_other() {
+    let mut member = Member::leading();
+    member.guests.run_us.store(30_000, Ordering::Relaxed);
+    member.ask(1, once(1, Work::Op(create("/a"))));
+    member.increment(2);
+    assert_eq!(member.turn(), ["propose 1 in 2: 2"]);
+    // The next write is not there yet.
+    member.increment(3);
+    let busy = |token: u64| format!("tell {token} {:?}", Told::PushBack(PushBack::Busy));
+    assert_eq!(member.turn(), [busy(3)]);
+    member.guests.clock_us.fetch_add(10_000, Ordering::Relaxed);
+    member.increment(4);
+    assert_eq!(member.turn(), ["propose 2 in 2: 1"], "nobody has asked for 40 ms");
+}
+
+#[test]
+fn a_plugin_that_fails_takes_little_from_others_before_it_is_suspended() {
+    let mut member = Member::leading();
+    member.guests.run_us.store(5_000, Ordering::Relaxed);
+    let mut failed = 0;
+    for round in 0..1_000 {
+        member.ask(2 * round, once(2 * round, Work::Op(call("broken", "fail", "/x"))));
+        member.ask(2 * round + 1, once(2 * round + 1, Work::Op(create(&format!("/{round}")))));
+        let words = member.turn();
+        // One of two is put off.
+        let (serial, _) = words[0].strip_prefix("propose ").unwrap().split_once(' ').unwrap();
+        failed += u64::from(words.len() == 1);
+        member.outcome(serial.parse().unwrap(), Outcome::Done);
+        member.guests.clock_us.fetch_add(1_000, Ordering::Relaxed);
+    }
+    assert!((5..=9).contains(&failed), "{failed} runs of 5 ms in a second of others' writes");
 }
 
 #[test]
