@@ -24,6 +24,7 @@ use crate::monotonic;
 use crate::planner;
 use crate::publish::{Publisher, session_of};
 use crate::raft::{Applied, ApplyCommand, Item, Kind};
+use crate::steps::{Step, Steps};
 
 /// How long the log may take to write what a quorum has accepted already; a disk that is slower is no disk.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +69,8 @@ pub(crate) struct Applier {
     pub(crate) position: watch::Sender<Option<Position>>,
     /// What was computed after the last entries.
     pub(crate) computed: Computed,
+    /// Told how far entries are.
+    pub(crate) steps: Steps,
     /// Decides whose digest holds, after a zxid, when this member computed another than the entry says. Takes as long as
     /// it takes other voters to tell.
     pub(crate) judge: Box<dyn Fn(Zxid, u128, u128) -> Verdict + Send>,
@@ -135,6 +138,9 @@ impl Applier {
     }
 
     fn batch(&mut self, items: &[Item]) -> Result<Vec<Applied>, Fault> {
+        for _ in items.iter().filter(|item| matches!(item.kind, Kind::Payload(_))) {
+            self.steps.reached(Step::Committed, None);
+        }
         let mut effects = Vec::with_capacity(items.len());
         while let rest = &items[effects.len()..]
             && !rest.is_empty()
@@ -218,6 +224,7 @@ impl Applier {
             |_| wait_written(log, last.position.index, stopping),
         );
         let (effects, entries) = written.map_err(|fault| (at, fault))?;
+        entries.iter().for_each(|(_, entry, _)| self.steps.reached(Step::Applied, Some(entry.last())));
         let has_plugins = entries.iter().any(|(_, entry, _)| writes_plugins(entry));
         self.tell(entries).map_err(|fault| (at, fault))?;
         self.planner.send(planner::Command::Applied(last.position));
@@ -285,7 +292,9 @@ impl Applier {
             self.tell_leases(&entry)?;
             applied.push(entry);
         }
-        self.publisher.publish(&applied, &Lazy::new(&self.store))
+        self.publisher.publish(&applied, &Lazy::new(&self.store))?;
+        applied.iter().for_each(|entry| self.steps.reached(Step::Published, Some(entry.last())));
+        Ok(())
     }
 
     fn tell_leases(&mut self, entry: &Entry) -> Result<(), Fault> {

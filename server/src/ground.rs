@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::member::Shared;
 use crate::planner::{Command, Ground, Handle, Outcome, Surroundings};
 use crate::raft::{self, Proposal, Replica};
+use crate::steps::{Step, Steps};
 use crate::{monotonic, plugins, sessions, wall_ms};
 
 /// How long to wait before leadership is to be confirmed again, after that failed.
@@ -31,6 +32,7 @@ pub(crate) struct Real {
     pub(crate) leases: mpsc::UnboundedSender<sessions::Command>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) resets: Arc<AtomicU64>,
+    pub(crate) steps: Steps,
 }
 
 impl Ground for Real {
@@ -122,5 +124,9 @@ impl Surroundings for Real {
 
     fn resets(&self, count: u64) {
         self.resets.store(count, Ordering::Relaxed);
+    }
+
+    fn reached(&self, step: Step) {
+        self.steps.reached(step, None);
     }
 }

@@ -33,6 +33,7 @@ mod replay;
 mod reseed;
 mod room;
 mod sessions;
+mod steps;
 mod subtree;
 mod supervisor;
 mod tasks;
@@ -47,6 +48,7 @@ pub use config::{
 };
 pub use member::{Stopped, Surroundings};
 pub use open::StartError;
+pub use steps::{OnStep, Step};
 pub use supervisor::Member;
 
 /// This machine's monotonic clock: it does not run back, and it means nothing elsewhere.

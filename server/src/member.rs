@@ -34,6 +34,7 @@ use crate::publish::Publisher;
 use crate::raft::{self, Leadership, Replica, StartOptions, Timing};
 use crate::read::Freshness;
 use crate::room::Room;
+use crate::steps::{OnStep, Steps};
 use crate::watches::ConnectionId;
 use crate::{monotonic, planner, plugins, sessions, tasks, wall_ms};
 
@@ -204,6 +205,8 @@ pub struct Surroundings {
     pub dial_from: Option<std::net::IpAddr>,
     /// Where compiled components are kept, in place of the data directory; members share it, and remove nothing.
     pub compiled: Option<PathBuf>,
+    /// Told of each step of requests and entries on this member; nobody, in earnest.
+    pub on_step: Option<OnStep>,
 }
 
 impl Surroundings {
@@ -212,6 +215,10 @@ impl Surroundings {
         let mut tuning = peer::tuning();
         tuning.dial_from = self.dial_from;
         tuning
+    }
+
+    fn steps(&self) -> Steps {
+        Steps(self.on_step.clone())
     }
 }
 
@@ -302,6 +309,7 @@ impl Running {
                 checkpoints: kept.checkpoints,
                 snapshot_bytes_per_s: config.storage.snapshot_bytes_per_s,
                 carried: Arc::clone(&carried),
+                steps: around.steps(),
                 peers: peers.clone(),
                 inlets: inlets.raft,
             };
@@ -337,6 +345,7 @@ impl Running {
             planner: planner.clone(),
             position,
             computed: computed.clone(),
+            steps: around.steps(),
             judge: court.judge(peers.clone(), client_runtime.handle().clone()),
             plugins: Box::new({
                 let (readiness, planner) = (Arc::clone(&readiness), planner.clone());
@@ -402,6 +411,7 @@ impl Running {
             leases: leases.clone(),
             runtime: client_runtime.handle().clone(),
             resets: Arc::clone(&shared.resets),
+            steps: around.steps(),
         };
         let share = config.plugins.planner_share_percent;
         let mut threads = vec![kept.log_thread, planner::spawn(commands, ground, local.applied, share)?];

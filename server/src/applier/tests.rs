@@ -75,6 +75,7 @@ impl Bench {
             planner: planner::prepare().0,
             position: watch::channel(None).0,
             computed: Computed::default(),
+            steps: Steps::default(),
             judge: {
                 let verdict = Arc::clone(&verdict);
                 Box::new(move |_, _, _| *verdict.lock().unwrap())

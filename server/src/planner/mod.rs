@@ -15,6 +15,7 @@ use conclave_core::apply::Position;
 use conclave_core::plan::{Request, Work};
 use tokio::sync::mpsc;
 
+use crate::steps::Step;
 use pipeline::Pipeline;
 pub(crate) use pipeline::{Effect, Ground, Item, Outcome, Told};
 
@@ -80,6 +81,8 @@ pub(crate) trait Surroundings: Ground + Send + 'static {
     fn fault(&self, fault: Fault);
     /// How often planning had to begin again.
     fn resets(&self, count: u64);
+    /// A request, or an entry, has come to this step.
+    fn reached(&self, step: Step);
 }
 
 /// Sends the planner what happens.
@@ -137,11 +140,14 @@ fn run(
         // Everything that has arrived is taken in before anything is planned: bigger batches, fewer snapshots.
         for command in first.into_iter().chain(receiver.try_iter()) {
             match command {
-                Command::Requests(source, envelopes) => pipeline.requests(envelopes.into_iter().map(|envelope| Item {
-                    source: Some(source.clone()),
-                    token: envelope.token,
-                    request: envelope.request,
-                })),
+                Command::Requests(source, envelopes) => {
+                    envelopes.iter().for_each(|_| surroundings.reached(Step::Received));
+                    pipeline.requests(envelopes.into_iter().map(|envelope| Item {
+                        source: Some(source.clone()),
+                        token: envelope.token,
+                        request: envelope.request,
+                    }));
+                }
                 Command::Own(term, work) => pipeline.own_in(term, *work),
                 Command::Applied(position) => rebase = Some(position),
                 Command::Leadership(term) => pipeline.leadership(surroundings, term)?,
@@ -200,6 +206,7 @@ fn carry_out(pipeline: &mut Pipeline<Source>, surroundings: &impl Surroundings) 
         match effect {
             Effect::Propose { serial, term, payload } => {
                 proposed = true;
+                surroundings.reached(Step::Planned);
                 surroundings.propose(serial, term, payload);
             }
             Effect::Tell(source, token, what) => match told.iter_mut().find(|(s, _)| s.same_channel(&source)) {

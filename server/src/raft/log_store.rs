@@ -9,7 +9,7 @@ use std::{
 use conclave_log::{Handle, Position, Record};
 use futures::{Stream, stream};
 use openraft::{
-    LogState, OptionalSend, RaftLogReader,
+    EntryPayload, LogState, OptionalSend, RaftLogReader,
     alias::LeaderIdOf,
     entry::RaftEntry,
     storage::{IOFlushed, RaftLogStorage},
@@ -20,6 +20,7 @@ use super::{
     codec,
     types::{Entry, LogId, Types, Vote},
 };
+use crate::steps::{self, Step};
 
 /// Payload bytes in one append to a follower, and in one step of an apply: enough for a full pipeline, little
 /// enough that a member that is far behind is not sent its whole backlog from memory at once.
@@ -30,6 +31,7 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) struct LogStore {
     handle: Handle,
     committed: Option<LogId>,
+    steps: steps::Steps,
 }
 
 /// Reads entries and the vote.
@@ -40,7 +42,7 @@ pub(crate) struct LogReader {
 
 impl LogStore {
     /// Over an open log. What was known to be committed when the member stopped is known again.
-    pub(crate) fn new(handle: Handle) -> Self {
+    pub(crate) fn new(handle: Handle, steps: steps::Steps) -> Self {
         let committed = handle.committed().and_then(|index| {
             let upto = handle.purged().filter(|purged| purged.index > index);
             match upto {
@@ -49,7 +51,7 @@ impl LogStore {
                 None => handle.term_at(index).map(|term| LogId::new_term_index(term, index)),
             }
         });
-        Self { handle, committed }
+        Self { handle, committed, steps }
     }
 }
 
@@ -103,12 +105,25 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let steps = self.steps.clone();
+        let mut payloads = 0;
         let records = entries.into_iter().map(|entry| {
+            if matches!(entry.payload, EntryPayload::Normal(_)) {
+                payloads += 1;
+                steps.reached(Step::Proposed, None);
+            }
             let at = entry.log_id();
             let (kind, payload) = codec::to_parts(&entry.payload);
             Record { index: at.index, term: at.leader_id.term, kind, payload }
         });
-        self.handle.append(records.collect(), Box::new(move |result| callback.io_completed(result)))?;
+        let records = records.collect();
+        let done = move |result: io::Result<()>| {
+            if result.is_ok() {
+                (0..payloads).for_each(|_| steps.reached(Step::Durable, None));
+            }
+            callback.io_completed(result);
+        };
+        self.handle.append(records, Box::new(done))?;
         Ok(())
     }
 

@@ -38,6 +38,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::peer::transfer::Carried;
 use crate::peer::wire::NoRead;
 use crate::peer::{Peers, RaftInlets};
+use crate::steps::Steps;
 pub use config::Timing;
 use log_store::LogStore;
 use machine::Machine;
@@ -99,6 +100,8 @@ pub struct StartOptions {
     pub snapshot_bytes_per_s: u64,
     /// Counts what snapshots carried.
     pub(crate) carried: Arc<Carried>,
+    /// Told how far entries are.
+    pub(crate) steps: Steps,
     /// To the other members. Its id is this member's.
     pub peers: Peers,
     /// From the other members.
@@ -212,7 +215,7 @@ impl Replica {
     /// # Errors
     /// [`Error::Timing`] and [`Error::Storage`].
     pub async fn start(options: StartOptions) -> Result<Self, Error> {
-        let StartOptions { cluster, timing, log, local, apply, checkpoints, peers, inlets, .. } = options;
+        let StartOptions { cluster, timing, log, local, apply, checkpoints, steps, peers, inlets, .. } = options;
         let carried = options.carried;
         let config = config::config(&cluster, &timing)?;
         check(&log, &local, &checkpoints)?;
@@ -220,7 +223,7 @@ impl Replica {
             Machine::new(&local, checkpoints.clone(), apply).map_err(|error| Error::Storage(error.to_string()))?;
         let snapshots = network::Snapshots { bytes_per_s: options.snapshot_bytes_per_s, carried: Arc::clone(&carried) };
         let factory = network::Factory { peers: peers.clone(), stall: timing.patience(), snapshots };
-        let raft = Raft::new(peers.id(), config, factory, LogStore::new(log), machine).await;
+        let raft = Raft::new(peers.id(), config, factory, LogStore::new(log, steps), machine).await;
         let raft = raft.map_err(|error| Error::Storage(error.to_string()))?;
 
         let reads = Reads::start(raft.clone(), peers.clone(), timing.patience());

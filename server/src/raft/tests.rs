@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{Error, Outcome, Replica, StartOptions, Timing};
 use crate::peer::wire::{self, Ballot, Candidacy, Hello, NoRead, Refused, Request, Response, Welcome};
 use crate::peer::{self, Error as PeerError, Peers};
+use crate::steps::Steps;
 use cluster::{CLUSTER, Cluster, Member, Pki, SOON, VOID, until};
 
 fn payload(number: usize) -> Bytes {
@@ -298,6 +299,7 @@ async fn a_state_ahead_of_its_log_is_an_error_and_no_panic() {
         checkpoints,
         snapshot_bytes_per_s: 1 << 30,
         carried: Arc::default(),
+        steps: Steps::default(),
         peers,
         inlets: inlets.raft,
     };

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use conclave_client::{Client, Options};
 use conclave_server::{Config, Listen, Member, MemberAddress, Surroundings};
 
+use crate::failpoint::Post;
 use crate::network::{Fate, Network, dial_from};
 use crate::proxy::Weather;
 use crate::{Error, Pki, eventually, free_ports};
@@ -33,6 +35,7 @@ pub struct Cluster {
     configs: BTreeMap<u64, Config>,
     surroundings: BTreeMap<u64, Surroundings>,
     members: BTreeMap<u64, Member>,
+    posts: BTreeMap<u64, Arc<Post>>,
     network: Option<Network>,
 }
 
@@ -132,7 +135,7 @@ impl<'a> Setup<'a> {
             around.dial_from = network.as_ref().map(|_| dial_from(id)).or(around.dial_from);
             surroundings.insert(id, around);
         }
-        Ok(Cluster { dir, pki, configs, surroundings, members: BTreeMap::new(), network })
+        Ok(Cluster { dir, pki, configs, surroundings, members: BTreeMap::new(), posts: BTreeMap::new(), network })
     }
 }
 
@@ -269,6 +272,11 @@ impl Cluster {
         }
         let mut around = self.surroundings.get(&id).cloned().unwrap_or_default();
         around.compiled = around.compiled.or_else(|| surroundings().compiled);
+        if let Some(network) = &self.network {
+            let post = Post::new(id, network.cutter(id));
+            around.on_step = around.on_step.or_else(|| Some(post.on_step()));
+            self.posts.insert(id, post);
+        }
         let member = tokio::task::spawn_blocking(move || Member::start_in(&config, around)).await??;
         self.members.insert(id, member);
         match &self.network {
@@ -391,6 +399,14 @@ impl Cluster {
     pub fn weather(&self, weather: Weather) -> Result<(), Error> {
         self.network()?.weather(weather);
         Ok(())
+    }
+
+    /// Where a running member's steps are told.
+    pub(crate) fn post(&self, id: u64) -> Result<&Arc<Post>, Error> {
+        self.network()?;
+        let runs = self.members.contains_key(&id);
+        let post = self.posts.get(&id).filter(|_| runs);
+        post.ok_or_else(|| format!("member {id} does not run").into())
     }
 
     fn network(&self) -> Result<&Network, Error> {

@@ -65,6 +65,8 @@
 //! | [`Cluster::cut`], [`Cluster::mend`] | a client is cut off |
 //! | [`Cluster::drop_replies`] | a client's requests arrive, and the replies are lost |
 //! | [`Cluster::weather`] | datagrams are lost, doubled and late |
+//! | [`Cluster::fail_at`] | a member dies at a step of an entry: planned and not proposed, applied and nobody told, ... |
+//! | [`Cluster::fail_everywhere`] | the leader dies at every step of a scenario |
 //!
 //! Those from `pause` on need [`Cluster::proxied`]:
 //!
@@ -107,6 +109,7 @@
 //! What is not on these pages is for this project's own tests, and may change at any time.
 
 mod cluster;
+mod failpoint;
 mod mortal;
 mod network;
 mod pki;
@@ -119,8 +122,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cluster::{Cluster, Setup, surroundings};
-/// What a member can be configured with.
-pub use conclave_server::Config;
+/// What a member can be configured with, and how far an entry can be on it.
+pub use conclave_server::{Config, Step};
+pub use failpoint::{Death, Failpoint};
 pub use mortal::Mortal;
 #[doc(hidden)]
 pub use pki::Pki;
@@ -152,6 +156,13 @@ pub fn small_storage() -> conclave_server::StorageOptions {
         least_free_bytes: 0,
         ..conclave_server::StorageOptions::default()
     }
+}
+
+/// Elections that take half the time, for tests in which one leader after the other dies. On a busy machine a leader may be
+/// deposed for nothing.
+#[doc(hidden)]
+pub fn hasty(config: &mut Config) {
+    config.raft = conclave_server::RaftTiming { heartbeat_ms: 50, election_min_ms: 125, election_max_ms: 250 };
 }
 
 /// Waits until a condition holds.

@@ -1,14 +1,18 @@
 //! A client that can vanish, as a process does that is killed: without a word to the cluster.
 
+use std::mem::ManuallyDrop;
+
 use conclave_client::{Client, Options};
 use tokio::runtime::Runtime;
 
 use crate::Error;
 
-/// A client with a runtime of its own.
+/// A client with a runtime of its own. Dropped, it ends as by [`Mortal::kill`].
 pub struct Mortal {
-    client: Client,
-    runtime: Runtime,
+    /// A process that is killed drops nothing: the end of the last handle would still be heard as a goodbye.
+    client: ManuallyDrop<Client>,
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
 }
 
 impl Mortal {
@@ -19,7 +23,7 @@ impl Mortal {
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = runtime.spawn(Client::connect(options)).await??;
-        Ok(Self { client, runtime })
+        Ok(Self { client: ManuallyDrop::new(client), runtime: Some(runtime) })
     }
 
     /// The client.
@@ -30,9 +34,15 @@ impl Mortal {
 
     /// Ends it: what it would have said is not said any more.
     pub fn kill(self) {
-        let Self { client, runtime } = self;
-        runtime.shutdown_background();
-        // A process that is killed drops nothing: the end of the last handle would still be heard as a goodbye.
-        std::mem::forget(client);
+        drop(self);
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // A runtime must not be dropped within another, and need not be waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

@@ -163,10 +163,11 @@ impl Network {
 
     /// Nobody listens for a member any more.
     pub(crate) fn close(&self, member: u64) {
-        self.board.state().paused.remove(&member);
         for front in self.fronts().iter_mut().filter(|front| front.member == member) {
             front.proxy = None;
         }
+        // Last: what it said before its end, and was not carried, is not carried now.
+        self.board.state().paused.remove(&member);
     }
 
     /// Whether a member neither hears nor says anything.
@@ -177,6 +178,14 @@ impl Network {
         } else {
             state.paused.remove(&member)
         };
+    }
+
+    /// What cuts a member off at once, wherever it is called, until [`Network::close`].
+    pub(crate) fn cutter(&self, member: u64) -> impl Fn() + Send + Sync + use<> {
+        let board = Arc::clone(&self.board);
+        move || {
+            board.state().paused.insert(member);
+        }
     }
 
     pub(crate) fn is_paused(&self, member: u64) -> bool {

@@ -34,7 +34,7 @@ struct Stage {
 /// Call a procedure on a tree in memory, and print the transaction that it would make
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Everything that the plugin asks for is allowed. Calls of several --call are made one after the other.
+Everything that the plugin asks for is allowed.
 
   conclave plugin run gate.wasm --tree tree.json --call take queue=/queues/q
   conclave plugin run gate.wasm --call rebuild --budget time_ms=50 --budget fuel=100000000")]

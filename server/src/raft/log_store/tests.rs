@@ -88,7 +88,7 @@ fn store(disk: &MemDisk) -> LogStore {
     let (log, votes, recovered) = open(Arc::new(disk.clone()), small()).unwrap();
     // The thread ends with the last handle.
     let (handle, _thread) = Writer::spawn(log, votes, &recovered, &small(), Box::new(|_| {})).unwrap();
-    LogStore::new(handle)
+    LogStore::new(handle, steps::Steps::default())
 }
 
 struct OnMemory;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, interval};
 use crate::peer::wire::Response;
 use crate::peer::{self, Inlets, Peers};
 use crate::raft::{Applied, ApplyBatch, ApplyCommand, Kind, Node, Outcome, Proposal, Replica, StartOptions, Timing};
+use crate::steps::Steps;
 
 pub(super) const CLUSTER: &str = "one";
 /// For what takes milliseconds on an idle machine.
@@ -207,6 +208,7 @@ async fn run(
         checkpoints,
         snapshot_bytes_per_s: 1 << 30,
         carried: Arc::default(),
+        steps: Steps::default(),
         peers: peers.clone(),
         inlets: raft,
     });
