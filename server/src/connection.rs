@@ -12,6 +12,7 @@ use conclave_protocol::{
     limits,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::bulk::{self, Desk};
 use crate::cluster;
@@ -184,7 +185,7 @@ async fn run(
         let frame = tokio::select! {
             biased;
             done = &mut writing => {
-                written = done.ok();
+                written = Some(done);
                 break None;
             }
             frame = next => frame,
@@ -210,17 +211,24 @@ async fn run(
     }
     // With the last outbox gone the writer comes to the end of its queue.
     drop((outbox, dispatch));
-    if written.is_none() {
-        const LINGER: Duration = Duration::from_secs(2);
-        match tokio::time::timeout(LINGER, &mut writing).await {
-            Ok(done) => written = done.ok(),
-            Err(_) => writing.abort(),
-        }
-    }
-    match written {
+    match last_of(writing, written).await {
         Some(writer) => finish(writer, &connection).await,
         None => connection.close(CLOSED, "the connection was given up"),
     }
+}
+
+/// What the writer's task came to, if it has come to an end; else a little later. None when it was ended.
+async fn last_of<W>(mut writing: JoinHandle<W>, written: Option<Result<W, JoinError>>) -> Option<W> {
+    const LINGER: Duration = Duration::from_secs(2);
+    // A task that has told what it came to must not be asked again.
+    if let Some(written) = written {
+        return written.ok();
+    }
+    let done = tokio::time::timeout(LINGER, &mut writing).await;
+    if done.is_err() {
+        writing.abort();
+    }
+    done.ok()?.ok()
 }
 
 /// Lets the client read what was written last before the connection goes.

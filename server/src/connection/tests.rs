@@ -134,3 +134,15 @@ async fn the_end_of_a_parked_call_is_written_behind_the_replies_that_were_given_
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_writer_that_was_ended_with_its_member_is_not_asked_again() {
+    let mut writing = tokio::spawn(std::future::pending::<()>());
+    writing.abort();
+    let written = (&mut writing).await;
+    assert!(written.is_err());
+    assert!(last_of(writing, Some(written)).await.is_none());
+    let writing = tokio::spawn(async { 7 });
+    assert_eq!(last_of(writing, None).await, Some(7));
+    assert_eq!(last_of(tokio::spawn(std::future::pending::<()>()), Some(Ok(()))).await, Some(()));
+}
