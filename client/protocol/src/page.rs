@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Stat;
+use crate::{Stat, limits};
 
 /// One child in a [`Page`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,13 @@ fn pack<S: Serializer>(children: &[Entry], serializer: S) -> Result<S::Ok, S::Er
 
 fn unpack<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
     let packed = Bytes::deserialize(deserializer)?;
+    // An entry in memory is larger than the least bytes of one.
+    match postcard::take_from_bytes::<u64>(&packed) {
+        Ok((count, _)) if count > u64::from(limits::PAGE_CHILDREN) => {
+            return Err(D::Error::custom(format!("{count} children are more than a page has")));
+        }
+        _ => {}
+    }
     let (children, rest) = postcard::take_from_bytes(&packed).map_err(D::Error::custom)?;
     if rest.is_empty() {
         Ok(children)
@@ -92,7 +99,9 @@ mod tests {
         }
         let more = page(&[&packed[..], &[0]].concat()).unwrap_err().to_string();
         assert!(more.contains("1 bytes follow the children of a page"), "{more}");
-        assert!(page(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]).is_err(), "four billion children in no bytes");
+        let many = page(&[0xe9, 7, 0, 0, 0]).unwrap_err().to_string();
+        assert!(many.contains("1001 children are more than a page has"), "{many}");
+        assert!(page(&[0xe8, 7, 0, 0, 0]).is_err(), "a thousand children in three bytes");
         assert!(page(&[1, 1, 0xff, 0, 0]).is_err(), "a name is UTF-8");
         assert!(page(&[1, 1, b'a', 2, 0]).is_err(), "a stat is there or not");
     }

@@ -51,8 +51,8 @@ impl Campaign {
         Self { election, within: None }
     }
 
-    /// Waits so long at most; no time at all: leads only if nobody does and nobody waits, and is no candidate meanwhile.
-    /// Without it: as long as the session lives. Half a second more may pass until it is known who leads, for the error to
+    /// Waits so long at most; no time at all: leads only if nobody does and nobody waits, and is no candidate meanwhile;
+    /// what that takes has the client's request timeout. Without it: as long as the session lives. Half a second more may pass until it is known who leads, for the error to
     /// say.
     pub const fn within(mut self, time: Duration) -> Self {
         self.within = Some(time);
@@ -152,7 +152,10 @@ impl Election {
     }
 
     async fn call(&self, wait_ms: Option<u64>) -> Result<Option<Given>, ClientError> {
-        let mut call = self.client.call(PLUGIN, "campaign").in_session().within(WHILE_OPEN);
+        let mut call = self.client.call(PLUGIN, "campaign").in_session();
+        if wait_ms.is_none() {
+            call = call.within(WHILE_OPEN);
+        }
         call = call.arg("path", self.layout.election().as_str()).arg("priority", self.priority);
         if let Some(name) = &self.name {
             call = call.arg("name", name);

@@ -176,6 +176,8 @@ pub(crate) struct Pipeline<S> {
     swept_much: bool,
     /// Parked calls may have been woken that this planner has not looked for: they come before anything new.
     drains: bool,
+    /// The last entry had room for no woken call behind its requests: the next one begins with one.
+    owes_wake: bool,
     /// The time that requests took and woken calls did not yet: those may take as much.
     credit: Duration,
     shares: Shares,
@@ -213,6 +215,7 @@ impl<S: Clone> Pipeline<S> {
             sweep: Sweep::Little,
             swept_much: false,
             drains: false,
+            owes_wake: false,
             credit: Duration::ZERO,
             shares: Shares::new(plugin_share),
             is_asked: false,
@@ -346,11 +349,16 @@ impl<S: Clone> Pipeline<S> {
         // Once an entry: what an entry adds is small beside what is kept free.
         planner.set_growth(ground.growth());
         let began_ms = ground.now_ms();
-        let mut filling =
-            Filling { began_ms, now_ms: began_ms, others_wait: None, items: Vec::new(), told: Vec::new() };
-        if std::mem::take(&mut self.drains) {
-            self.wake_some(&mut planner, ground, &mut filling, own::DRAIN)?;
-        }
+        let mut filling = Filling {
+            began_ms,
+            now_ms: began_ms,
+            others_wait: None,
+            has_woken: false,
+            items: Vec::new(),
+            told: Vec::new(),
+        };
+        let first = if std::mem::take(&mut self.drains) { own::DRAIN } else { usize::from(self.owes_wake) };
+        self.wake_some(&mut planner, ground, &mut filling, first)?;
         while filling.has_room(&planner, BATCH_MS)
             && let Some(item) = self.waiting.pop_front()
         {
@@ -360,7 +368,8 @@ impl<S: Clone> Pipeline<S> {
         if self.waiting.is_empty() {
             self.wake_alone(&mut planner, ground, &mut filling)?;
         }
-        let Filling { items, told, .. } = filling;
+        let Filling { items, told, has_woken, .. } = filling;
+        self.owes_wake = !has_woken && own::can_wake(&planner);
         if let Some(cut) = planner.cut() {
             let serial = self.next_serial;
             self.next_serial += 1;
@@ -404,16 +413,17 @@ impl<S: Clone> Pipeline<S> {
                     || *filling.others_wait.get_or_insert_with(|| self.others_wait(Some(plugin))))
         });
         planner.hold_calls(is_over);
-        let verdict = match item.request.work {
-            // Its next time comes soon enough.
-            Work::Tick { .. } if is_over => Verdict::Dropped,
+        let verdict = match &item.request.work {
+            Work::Tick { plugin, trigger } if is_over => {
+                self.timers.put_off(plugin, trigger, filling.now_ms);
+                return Ok(());
+            }
             _ => planner.plan(&item.request, filling.now_ms)?,
         };
         let took = ground.worked().saturating_sub(began);
         self.credit = (self.credit + took).min(own::CREDIT);
-        if let Some(plugin) = plugin.filter(|_| matches!(verdict, Verdict::Planned(_))) {
-            self.shares.spent(plugin, took, planner.has_failed(), ground.elapsed());
-        }
+        let has_run = matches!(verdict, Verdict::Planned(_)) || matches!(item.request.work, Work::Tick { .. });
+        self.charge(planner, plugin.filter(|_| has_run), took, ground.elapsed());
         match verdict {
             Verdict::Planned(_) => {
                 if is_sweep(&item) {
@@ -428,6 +438,16 @@ impl<S: Clone> Pipeline<S> {
         }
         filling.now_ms = ground.now_ms();
         Ok(())
+    }
+
+    /// What was planned took so long, of a call or a timer of this plugin. Plugins that failed in it pay for that by
+    /// themselves, whosever call it was.
+    fn charge(&mut self, planner: &Planner, plugin: Option<&str>, took: Duration, now: Duration) {
+        let failed = planner.failed();
+        if let Some(plugin) = plugin.filter(|plugin| failed.iter().all(|failed| failed != plugin)) {
+            self.shares.spent(plugin, took, false, now);
+        }
+        failed.iter().for_each(|plugin| self.shares.spent(plugin, took, true, now));
     }
 
     /// Without a planner: once everything submitted is resolved, sorts out what is to be planned again, and goes on to
@@ -539,6 +559,8 @@ struct Filling<S> {
     /// Whether others waited when the first call came whose plugin had taken its share, and nobody else had asked lately:
     /// looked for once an entry.
     others_wait: Option<bool>,
+    /// A woken call is in it.
+    has_woken: bool,
     items: Vec<Item<S>>,
     told: Vec<(Item<S>, Told)>,
 }

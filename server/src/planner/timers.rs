@@ -57,6 +57,15 @@ impl Timers {
         }
     }
 
+    /// A tick could not be planned now: it is due again in a moment.
+    pub(super) fn put_off(&mut self, plugin: &str, trigger: &str, now_ms: u64) {
+        let name = (plugin.to_owned(), trigger.to_owned());
+        if let Some(timer) = self.0.get_mut(&name) {
+            timer.is_under_way = false;
+            timer.due_ms = timer.due_ms.min(now_ms.saturating_add(LEAST_MS));
+        }
+    }
+
     /// No tick is under way.
     pub(super) fn reset(&mut self) {
         self.0.values_mut().for_each(|timer| timer.is_under_way = false);
@@ -88,6 +97,18 @@ mod tests {
         timers.done("p", "timer");
         assert_eq!(timers.due(9_400), [], "what was missed is made up for");
         assert_eq!(timers.next_ms(), Some(9_500));
+    }
+
+    #[test]
+    fn a_tick_that_is_put_off_is_due_in_a_moment_and_then_keeps_its_period() {
+        let mut timers = Timers::default();
+        timers.set(timer(3_600_000), 0);
+        assert_eq!(timers.due(3_600_000).len(), 1);
+        timers.put_off("p", "timer", 3_600_000);
+        assert_eq!((timers.due(3_600_099).len(), timers.next_ms()), (0, Some(3_600_100)));
+        assert_eq!(timers.due(3_600_100).len(), 1);
+        timers.done("p", "timer");
+        assert_eq!(timers.next_ms(), Some(7_200_100));
     }
 
     #[test]

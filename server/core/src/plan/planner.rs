@@ -136,6 +136,7 @@ impl Planner {
     /// A fault of this member; the planner is done for.
     pub fn plan(&mut self, request: &Request, now_ms: u64) -> Result<Verdict, Fault> {
         self.time_ms = self.time_ms.max(now_ms);
+        self.failures.latest.clear();
         if self.state.zxid == Zxid(0) && !matches!(request.work, Work::Genesis { .. }) {
             return Ok(Verdict::PushBack(PushBack::NotReady));
         }
@@ -229,7 +230,9 @@ impl Planner {
     }
 
     /// Leaves without a transaction.
-    fn unplanned(&mut self, tx: Tx, verdict: Verdict) -> Result<Verdict, Fault> {
+    fn unplanned(&mut self, mut tx: Tx, verdict: Verdict) -> Result<Verdict, Fault> {
+        // Of a timer's trigger that came to nothing.
+        self.failures.count(tx.runs.drain(..));
         self.tx = Some(tx);
         Ok(verdict)
     }
@@ -387,10 +390,10 @@ impl Planner {
         self.woken.as_deref()
     }
 
-    /// Whether a plugin failed in the last transaction that was planned: trapped, or exceeded a budget.
+    /// Plugins that failed in what was planned last: trapped, or exceeded a budget.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.failures.latest
+    pub fn failed(&self) -> &[String] {
+        &self.failures.latest
     }
 
     /// Plugins that have failed too often since this was asked last, and how.

@@ -50,15 +50,16 @@ pub(super) fn missing(base: &dyn Base, runner: &dyn Runner) -> Result<Option<(St
 pub(super) struct Failures {
     counts: BTreeMap<String, u32>,
     failing: Vec<(String, String)>,
-    /// A run of the last transaction failed.
-    pub(super) latest: bool,
+    /// Those of which a run failed in what was planned last.
+    pub(super) latest: Vec<String>,
 }
 
 impl Failures {
     pub(super) fn count(&mut self, runs: impl IntoIterator<Item = (String, bool)>) {
-        self.latest = false;
         for (plugin, failed) in runs {
-            self.latest |= failed;
+            if failed && !self.latest.contains(&plugin) {
+                self.latest.push(plugin.clone());
+            }
             if !failed {
                 self.counts.remove(&plugin);
                 continue;

@@ -161,16 +161,15 @@ impl<S: Clone> Pipeline<S> {
         planner.plan(&request(Work::Wake), filling.now_ms)?;
         let took = ground.worked().saturating_sub(began);
         self.credit = self.credit.saturating_sub(took);
-        if let Some(plugin) = planner.woken() {
-            self.shares.spent(plugin, took, planner.has_failed(), ground.elapsed());
-        }
+        self.charge(planner, planner.woken(), took, ground.elapsed());
+        filling.has_woken = true;
         filling.now_ms = ground.now_ms();
         Ok(())
     }
 }
 
 /// Before the first transaction nobody has parked.
-fn can_wake(planner: &Planner) -> bool {
+pub(super) fn can_wake(planner: &Planner) -> bool {
     planner.may_wake() && planner.last() > Zxid(0)
 }
 

@@ -18,7 +18,7 @@ const WAITER: &str = "[[procedure]]\nname = \"wait\"\nparks = true\n[[procedure]
 /// Counts at `/ticks`, twice a second.
 const CLOCK: &str = "[[trigger]]\non = \"timer\"\nevery-ms = 500\n";
 /// Never ends well.
-const BROKEN: &str = "[[procedure]]\nname = \"fail\"\n";
+const BROKEN: &str = "[[procedure]]\nname = \"fail\"\n[[trigger]]\non = \"timer\"\nevery-ms = 3600000\n";
 
 /// The plugins of every test's cluster.
 pub(super) fn plugins() -> Vec<Install> {
@@ -81,6 +81,9 @@ impl Runner for Guests {
                     "wait" => wait(&mut tx, at()),
                     _ => Err(Refusal::PluginFailed { plugin: run.plugin, why: "as ever".to_owned() }.into()),
                 }
+            }
+            What::Timer { .. } if run.plugin == "broken" => {
+                Err(Refusal::PluginFailed { plugin: run.plugin, why: "as ever".to_owned() }.into())
             }
             What::Timer { .. } => count(&mut tx, path("/ticks")),
             other => panic!("{other:?}"),

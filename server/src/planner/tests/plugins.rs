@@ -135,6 +135,30 @@ fn woken_calls_leave_room_for_who_asks_one_thing_after_the_other() {
 }
 
 #[test]
+fn requests_that_fill_their_entries_do_not_starve_woken_calls() {
+    let mut member = with_waiting(10);
+    member.lead(Some(2));
+    member.blank(2);
+    member.pipeline.take_effects();
+    // Each takes as long as an entry may, and the next one is there before the last one is done.
+    member.guests.run_ms.store(5, Ordering::Relaxed);
+    member.ask(1, once(1, Work::Op(create(GATE))));
+    let (mut on_its_way, mut woken) = (Vec::new(), 0);
+    for token in 2..=21 {
+        member.increment(token);
+        let before = std::mem::take(&mut on_its_way);
+        for effect in member.effects() {
+            let Effect::Propose { serial, payload, .. } = effect else { panic!("{effect:?}") };
+            woken += completions(&payload).iter().filter(|is_end| **is_end).count();
+            on_its_way.push(serial);
+        }
+        assert!(!on_its_way.is_empty(), "there is always one on its way");
+        before.into_iter().for_each(|serial| member.outcome(serial, Outcome::Done));
+    }
+    assert_eq!(woken, 10, "they waited for as long as others asked");
+}
+
+#[test]
 fn an_entry_of_woken_calls_that_came_to_nothing_is_made_again() {
     let mut member = with_waiting(10);
     carry_out(&mut member, [once(101, Work::Op(create(GATE)))]);
@@ -266,6 +290,25 @@ fn a_plugin_that_fails_takes_little_from_others_before_it_is_suspended() {
 }
 
 #[test]
+fn a_timer_that_fails_pays_for_itself_and_is_due_again_soon_when_it_is_put_off() {
+    const HOUR: u64 = 3_600_000;
+    let mut member = Member::leading();
+    member.guests.run_us.store(5_000, Ordering::Relaxed);
+    member.pipeline.tick(1_000 + HOUR);
+    assert_eq!(member.turn(), ["propose 1 in 2: 1"], "the clock's; the other one came to nothing");
+    for round in 0..3 {
+        member.increment(2 * round);
+        member.ask(2 * round + 1, once(2 * round + 1, Work::Op(create(&format!("/{round}")))));
+        let words = member.turn();
+        assert_eq!(words.len(), 1, "the counter is held for what another plugin did: {words:?}");
+    }
+    member.pipeline.tick(1_000 + 2 * HOUR);
+    member.ask(10, once(10, Work::Op(create("/last"))));
+    member.turn();
+    assert_eq!(member.pipeline.next_tick_ms(), Some(1_100), "it was put off for an hour");
+}
+
+#[test]
 fn a_woken_call_counts_as_its_plugins_time() {
     let mut member = with_waiting(20);
     carry_out(&mut member, [once(101, Work::Op(create(GATE)))]);
@@ -351,7 +394,7 @@ fn a_timer_of_a_plugin_that_was_disabled_is_not_due_any_more() {
     member.apply(2, &payload);
     member.outcome(serial, Outcome::Done);
     member.plugins_changed();
-    assert_eq!(member.pipeline.next_tick_ms(), None);
+    assert_eq!(member.pipeline.next_tick_ms(), Some(3_601_000), "another plugin's");
     member.pipeline.tick(9_000);
     assert_eq!(member.turn(), [""; 0]);
 }
