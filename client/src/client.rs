@@ -11,7 +11,7 @@ use crate::batch::Multi;
 use crate::builder::{Read, ToPath};
 use crate::cache::CacheBuilder;
 use crate::call::{Call, Inquiry};
-use crate::driver::{self, Command, Notice, Shared};
+use crate::driver::{self, Command, Notice, Sent, Shared};
 use crate::error::{Error, Outcome, Result};
 use crate::namespace::Namespace;
 use crate::options::Options;
@@ -446,6 +446,19 @@ impl Client {
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.core.options
+    }
+
+    /// How many messages of this kind it has sent so far, with all its clones. One that was sent again, because it was
+    /// pushed back or a connection broke, counts again. Only for tests that count round trips.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn sent(&self, kind: Sent) -> u64 {
+        self.core.shared.sent(kind)
+    }
+
+    /// A side stream is about to be opened.
+    pub(crate) fn sends(&self, kind: Sent) {
+        self.core.shared.sends(kind);
     }
 
     /// Closes the session, if there is one, and the connection, for all clones: ephemeral znodes go now and not when

@@ -1,6 +1,7 @@
 //! The one task behind a client: it moves frames between the connection and the session machine, and results to callers.
 
 mod connect;
+mod sent;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::session::{Ask, Done, Event, Machine, Settings, Ticket};
 use crate::watch::Queue;
 use crate::wire::{Dial, Quic, Reason, Wire};
 use connect::Roster;
+pub use sent::Sent;
 pub(crate) use shared::Shared;
 
 /// Requests that the machine may hold; commands wait in the channel beyond.
@@ -230,6 +232,7 @@ impl Desk {
         while wire.writer.pending() < AHEAD
             && let Some(message) = self.machine.poll_send(now)
         {
+            self.shared.sends(Sent::of(&message));
             wire.writer.push_bytes(codec::encode(&message).into()).map_err(|error| error.to_string())?;
         }
         Ok(())

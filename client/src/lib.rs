@@ -205,6 +205,8 @@ pub use conclave_protocol::{Answer, Op, Query};
 pub use conclave_protocol::{
     Create as CreateStep, Delete as DeleteStep, Set as SetStep, SetAcl as SetAclStep, Update as UpdateStep,
 };
+#[doc(hidden)]
+pub use driver::Sent;
 pub use error::{Attempt, Doubt, Error, NoConnection, Outcome, Result, Undecodable};
 pub use options::{ConfigError, Options, Source};
 pub use plugins::{Actions, Install, InstallStep, ParkedCalls, PluginLog, Plugins, manifest};

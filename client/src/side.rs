@@ -12,6 +12,7 @@ use conclave_protocol::{
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::driver::Sent;
 use crate::error::{Error, Outcome, Result};
 use crate::wire::{Opener, Side};
 
@@ -137,6 +138,7 @@ impl Client {
     pub(crate) async fn talk(&self, request: &SideRequest, within: Duration) -> Result<Talk> {
         let open = async {
             let opener = self.opener().await?;
+            self.sends(Sent::Stream);
             let mut side = opener().await.map_err(|reason| interrupted(reason.why))?;
             side.writer.push(&codec::encode(request)).map_err(interrupted)?;
             side.writer.flush().await.map_err(interrupted)?;

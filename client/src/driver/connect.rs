@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{Driver, FRAME_MAX};
+use super::{Driver, FRAME_MAX, Sent};
 use crate::client::Peer;
 use crate::clock::Moment;
 use crate::error::{Error, NoConnection};
@@ -194,6 +194,7 @@ impl Driver {
     /// Says hello and takes the welcome. None when the client is finished.
     async fn greet(&mut self, mut wire: Wire) -> Result<Option<Wire>, Reason> {
         let hello = codec::encode(&ClientMessage::Hello(self.desk.machine.hello()));
+        self.desk.shared.sends(Sent::Hello);
         let exchange = async {
             let end = |wire: &Wire, why: String| (wire.end)().unwrap_or_else(|| Reason::new(why));
             wire.writer.push(&hello).map_err(|error| Reason::new(error.to_string()))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use conclave_protocol::{WatchId, Zxid};
 use tokio::sync::watch;
 
+use super::sent::{Counts, Sent};
 use crate::client::Peer;
 use crate::clock::Moment;
 use crate::error::Error;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     opener: watch::Sender<Option<Opener>>,
     /// Why the client came to an end by itself.
     end: OnceLock<Error>,
+    sent: Counts,
 }
 
 impl Default for Shared {
@@ -37,6 +39,7 @@ impl Default for Shared {
             peer: Mutex::new(None),
             opener: watch::Sender::new(None),
             end: OnceLock::new(),
+            sent: Counts::default(),
         }
     }
 }
@@ -102,6 +105,15 @@ impl Shared {
 
     pub(crate) fn next_watch(&self) -> WatchId {
         WatchId(self.watches.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Something of this kind is about to be sent.
+    pub(crate) fn sends(&self, kind: Sent) {
+        self.sent.add(kind);
+    }
+
+    pub(crate) fn sent(&self, kind: Sent) -> u64 {
+        self.sent.of(kind)
     }
 
     fn lease(&self) -> Option<Moment> {

@@ -358,3 +358,29 @@ async fn closing_tells_everybody() {
     assert!(watch.next().await.unwrap().is_ok());
     assert!(watch.next().await.is_none());
 }
+
+#[tokio::test]
+async fn what_is_sent_is_counted_by_its_kind() {
+    let town = town();
+    let client = town.client(&["a:1"]).await.unwrap();
+    client.at("/x").set("1").await.unwrap();
+    client.session().await.unwrap();
+    client.at("/x").set("2").await.unwrap();
+    assert!(!client.at("/x").exists().await.unwrap());
+    drop(client.watch("/x").await.unwrap());
+    let mut call = client.call("lock", "park").arg("path", "/l").typed::<String>().into_future();
+    assert!((&mut call).now_or_never().is_none());
+    until("it parks", || town.state.lock().unwrap().parked.len() == 1).await;
+    drop(call);
+    until("the watch is ended, and the call cancelled", || client.sent(Sent::Notice) == 2).await;
+    let sent =
+        [Sent::Session, Sent::Write, Sent::Read, Sent::Watch, Sent::Stream, Sent::Hello].map(|kind| client.sent(kind));
+    assert_eq!(sent, [1, 3, 1, 1, 0, 1]);
+    // What is asked again, because a connection broke, is sent again.
+    let mut watch = client.watch("/x").await.unwrap();
+    town.cut.notify_waiters();
+    until("it is watched again", || town.state.lock().unwrap().since.len() == 3).await;
+    assert_eq!([Sent::Watch, Sent::Hello].map(|kind| client.sent(kind)), [3, 2]);
+    client.at("/x").set("3").await.unwrap();
+    assert!(watch.next().await.unwrap().is_ok());
+}

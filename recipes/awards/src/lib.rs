@@ -72,9 +72,11 @@
 //! | [`Guard::new`] | none; its keeper begins a watch in the background: 1 | none: nobody watches what is held | none, likewise |
 //! | [`Guard::release`], dropping | 1 write, which a drop does not wait for | 1: delete | 1: delete |
 //! | [`line::queue`] | 1 write | 1: create | 1: transaction |
-//! | [`Guard::exchange`], [`line::take_free`], [`line::take_turn`] | 1 write each | - | - |
+//! | [`Guard::exchange`], [`line::take_free`], [`line::take_turn`] | 1 write each; whether it comes about or not | - | - |
 //! | all questions of [`Held`] | none | - | - |
 //! | a write through [`Fenced`] | that of the write: the fence travels in it | - | that of the write: a transaction that compares the key's revision |
+//!
+//! Ours are counted in `tests/round_trips.rs`.
 //!
 //! The others' are counted in the code of Curator 5 and etcd 3.6. Neither has an award of its own: who is first in line
 //! holds. Consul's locks are with those of `conclave-locks`.

@@ -107,6 +107,8 @@
 //! | [`Barrier::is_closed`], [`Latch::left`], [`Inside::fence`] | 1, a read | - | - |
 //! | once for each client | 1, its session | 1 | 1, of a double barrier |
 //!
+//! Ours are counted in `tests/round_trips.rs`.
+//!
 //! The others' are counted in their code (Curator 5; etcd 3.6's recipes, which are experiments), the parents there. A
 //! barrier: exists with a watch, twice; etcd gets and watches. Curator's double barrier: exists with a watch, create,
 //! children, and the last one creates `ready`; each moves the names of all. To leave: children, exists with a watch,

@@ -15,7 +15,7 @@ use crate::publish::{Publish, encode, left, pause};
 use crate::watch::Watch;
 
 /// How many versions are kept, unless it is said.
-pub(crate) const KEEP: usize = 10;
+const KEEP: usize = 10;
 
 /// A value as it was read or published. Dereferences to it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,6 +59,20 @@ pub enum Error {
         /// Those that are, the oldest first.
         kept_versions: Vec<u64>,
     },
+    /// A set that keeps versions has a part that its client may not read, or a version has that it is to go back to: what
+    /// is kept would lack it, and nobody would know. Nothing was changed. A `.history` that may not be read counts as one.
+    #[error(
+        "{path} has {children} children, and only {shown} may be read: a version would lack the others. Nothing was \
+         published; have somebody publish who may read all, or keep no versions"
+    )]
+    Hidden {
+        /// The set's znode, or that of the version.
+        path: Path,
+        /// So many of its children were read.
+        shown: u64,
+        /// So many it has.
+        children: u64,
+    },
     /// Others were faster all the time. Nothing was changed.
     #[error("{path} was not published within {} ms: others publish all the time", after.as_millis())]
     TimedOut {
@@ -87,7 +101,7 @@ impl std::fmt::Display for Found {
 
 fn kept(versions: &[u64]) -> String {
     match versions {
-        [] => "none".to_owned(),
+        [] => "none. A set keeps versions once its `keep` says how many".to_owned(),
         versions => versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
     }
 }
@@ -103,6 +117,7 @@ impl Error {
             | Self::Invalid { .. }
             | Self::Conflict { .. }
             | Self::NoSuchVersion { .. }
+            | Self::Hidden { .. }
             | Self::TimedOut { .. } => Outcome::NotApplied,
             Self::Client(error) => error.outcome(),
         }
@@ -132,6 +147,14 @@ mod tests {
             (gone, "at version none"),
             (kept, "version 1 of /app/config is not kept; there are 2, 4"),
             (Error::NoSuchVersion { path: path.clone(), version: 1, kept_versions: Vec::new() }, "there are none"),
+            (
+                Error::NoSuchVersion { path: path.clone(), version: 1, kept_versions: Vec::new() },
+                "A set keeps versions once its `keep` says how many",
+            ),
+            (
+                Error::Hidden { path: path.clone(), shown: 1, children: 2 },
+                "/app/config has 2 children, and only 1 may be read",
+            ),
             (Error::Absent { path }, "nothing is published at /app/config"),
             (Error::Invalid { why: "workers is 0".into() }, "not published: workers is 0"),
         ] {

@@ -32,6 +32,8 @@ pub(crate) struct Parts {
     pub(crate) zxid: Zxid,
     /// The set's own znode.
     pub(crate) root: Option<Stat>,
+    /// So many of its children were shown.
+    shown: u64,
     pub(crate) parts: ByName,
     /// The versions that are kept; none when there is no history yet.
     pub(crate) kept: Option<BTreeMap<u64, Kept>>,
@@ -47,12 +49,13 @@ pub(crate) struct Kept {
 
 impl Parts {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.clone(), zxid: Zxid(0), root: None, parts: BTreeMap::new(), kept: None }
+        Self { path: path.clone(), zxid: Zxid(0), root: None, shown: 0, parts: BTreeMap::new(), kept: None }
     }
 
     /// Takes a znode of it. What lies deeper is no part.
     pub(crate) fn add(&mut self, path: &Path, stat: Stat, data: Bytes) {
         let below: Vec<&str> = path.names().skip(self.path.depth()).collect();
+        self.shown += u64::from(below.len() == 1);
         match below[..] {
             [] => self.root = Some(stat),
             [HISTORY] => _ = self.kept.get_or_insert_default(),
@@ -75,6 +78,14 @@ impl Parts {
         let version = self.root.map_or(0, |stat| stat.version);
         let value = value(&self.path, &self.parts, version, |stat| stat.version)?;
         Ok(Versioned { value, version, zxid: self.zxid })
+    }
+
+    /// Whether all of its children were shown.
+    ///
+    /// # Errors
+    /// [`Error::Hidden`].
+    pub(crate) fn is_whole(&self) -> Result<()> {
+        is_whole(&self.path, self.shown, self.root.map_or(0, |stat| stat.children))
     }
 
     /// The numbers of the versions that are kept, the oldest first.
@@ -100,6 +111,14 @@ impl Kept {
         value(&history::path(history, version)?, &self.parts, version, |_| version)
     }
 
+    /// Whether all of its parts were shown. The path is that of the history.
+    ///
+    /// # Errors
+    /// [`Error::Hidden`].
+    pub(crate) fn is_whole(&self, history: &Path, version: u64) -> Result<()> {
+        is_whole(&history::path(history, version)?, self.parts.len() as u64, self.stat.children)
+    }
+
     /// Its parts, byte by byte.
     pub(crate) fn parts(&self) -> Vec<Part> {
         self.parts.iter().map(|(name, (_, data))| Part { name: name.clone(), data: data.clone() }).collect()
@@ -116,6 +135,13 @@ impl Kept {
         let Record { by, note } = Record::decode(&self.record).0;
         Past { version, value, by, note, at: history::time(self.stat.modified_ms), zxid: self.stat.modified }
     }
+}
+
+fn is_whole(path: &Path, shown: u64, children: u64) -> Result<()> {
+    if shown < children {
+        return Err(Error::Hidden { path: path.clone(), shown, children });
+    }
+    Ok(())
 }
 
 /// The value that parts make which lie at this path. What can't be decoded is said to be at the version of its part.
@@ -230,6 +256,7 @@ mod tests {
             assert!(matches!(none, Err(Error::Unencodable { .. })), "{none:?}");
         }
     }
+
     #[test]
     fn versions_lie_among_the_parts_and_are_none_of_them() {
         let path = Path::parse("/app").unwrap();
@@ -262,5 +289,26 @@ mod tests {
         assert!(Parts::new(&path).kept.is_none() && Parts::new(&path).versions().is_empty());
         let taken = split(&serde_json::json!({ ".history": 1 })).unwrap_err();
         assert!(matches!(taken, Error::Unencodable { .. }), "{taken}");
+    }
+
+    #[test]
+    fn a_part_that_is_not_shown_is_counted() {
+        let path = Path::parse("/app").unwrap();
+        let history = path.join(HISTORY).unwrap();
+        let two = Stat { children: 2, ..Stat::default() };
+        let mut found = Parts::new(&path);
+        assert!(found.is_whole().is_ok(), "there is nothing yet");
+        let mut add = |below: &str, stat| {
+            found.add(&Path::parse(&format!("/app{below}")).unwrap(), stat, Bytes::new());
+            let kept = found.version(3).map(|kept| kept.is_whole(&history, 3).is_ok());
+            (found.is_whole().is_ok(), kept)
+        };
+        assert_eq!(add("", two), (false, None));
+        assert_eq!(add("/workers", Stat::default()), (false, None));
+        assert_eq!(add("/workers/deeper", Stat::default()), (false, None), "that is no child");
+        assert_eq!(add("/.history", Stat::default()), (true, None), "that is one");
+        assert_eq!(add("/.history/0000000003", two), (true, Some(false)));
+        assert_eq!(add("/.history/0000000003/motto", Stat::default()), (true, Some(false)));
+        assert_eq!(add("/.history/0000000003/workers", Stat::default()), (true, Some(true)));
     }
 }

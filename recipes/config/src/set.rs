@@ -11,7 +11,7 @@ use conclave_client::{Client, Error as ClientError, Path, Refusal, ToPath, Verdi
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{KEEP, Validate, Versioned};
+use crate::config::{Validate, Versioned};
 use crate::error::{Error, Result};
 use crate::history::{self, Past};
 use crate::parts::{self, HISTORY, Parts};
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// A configuration of several parts below one path. `T` is a struct (or a map with texts as keys): each of its fields is
 /// a part, a znode of its own, as JSON. Whoever reads or watches sees all parts as one transaction left them.
 ///
-/// Parts that `T` has not are left alone: programs with more or fewer fields can share a set, as while they are being
+/// Parts that `T` has not are left alone, also those that its client may not read: programs with more or fewer fields can share a set, as while they are being
 /// replaced by newer ones. Clones are the same one.
 pub struct ConfigSet<T> {
     client: Client,
@@ -62,7 +62,7 @@ impl<T> ConfigSet<T> {
         let history = path.join(HISTORY)?;
         history::path(&history, u64::MAX)?.join("part")?;
         let within = client.options().request_timeout();
-        Ok(Self { client: client.clone(), path, history, keep: KEEP, within, validate: None })
+        Ok(Self { client: client.clone(), path, history, keep: 0, within, validate: None })
     }
 
     /// What every value must be before it is published here. See [`Config::validate`](crate::Config::validate).
@@ -72,8 +72,17 @@ impl<T> ConfigSet<T> {
         self
     }
 
-    /// So many versions are kept, the present one among them; ten without it. None with 0. Each is all parts, and lies
-    /// below the set: reading and watching it carry them too.
+    /// So many versions are kept, the present one among them. Without it, or with 0, a set has no history: nothing is
+    /// kept, and what others keep is neither looked at nor dropped. Each version is all parts, and lies below the set:
+    /// reading and watching it carry them too.
+    ///
+    /// The copies have not the access lists of the parts. They have the one that `.history` has when they are made: that of
+    /// the set's own znode, unless `.history` was given another one. *Who is on that list can read all parts of those
+    /// versions*, and a part that had gone comes back with the list of the set's znode. So keep no versions of a set whose
+    /// parts have lists of their own; or make `.history` before the first version is kept, with a list of those only who
+    /// may read every part.
+    ///
+    /// Who keeps versions has to be shown all parts, and `.history`: see [`Error::Hidden`].
     #[must_use]
     pub const fn keep(mut self, versions: usize) -> Self {
         self.keep = versions;
@@ -125,6 +134,10 @@ impl<T> ConfigSet<T> {
         found.zxid = subtree.zxid();
         while let Some(entry) = subtree.next().await {
             let entry = entry?;
+            // Others may keep versions.
+            if self.keep == 0 && entry.path.is_within(&self.history) {
+                continue;
+            }
             found.add(&entry.path, entry.stat, entry.data.unwrap_or_default());
         }
         Ok(found)
@@ -140,11 +153,14 @@ impl<T: DeserializeOwned> ConfigSet<T> {
         self.look(self.within).await?.value()
     }
 
-    /// The versions that are kept, the newest first, the present one among them.
+    /// The versions that are kept, the newest first, the present one among them. None without [`ConfigSet::keep`].
     ///
     /// # Errors
     /// As every read.
     pub async fn history(&self) -> Result<Vec<Past<T>>> {
+        if self.keep == 0 {
+            return Ok(Vec::new());
+        }
         Ok(self.look(self.within).await?.history(&self.history))
     }
 
@@ -155,10 +171,13 @@ impl<T: DeserializeOwned> ConfigSet<T> {
     /// Dropping the future may leave it published or not, and nothing in between.
     ///
     /// # Errors
-    /// [`Error::NoSuchVersion`]; [`Error::Undecodable`] or [`Error::Invalid`] when it is no value that may be published
+    /// [`Error::NoSuchVersion`], always without [`ConfigSet::keep`]; [`Error::Hidden`]; [`Error::Undecodable`] or [`Error::Invalid`] when it is no value that may be published
     /// today; otherwise as [`ConfigSet::publish`].
     pub async fn roll_back(&self, version: u64) -> Result<Versioned<T>> {
         let begun = Instant::now();
+        if self.keep == 0 {
+            return Err(Error::NoSuchVersion { path: self.path.clone(), version, kept_versions: Vec::new() });
+        }
         let note = format!("roll back to version {version}");
         let mut tries = 0;
         while let Some(left) = left(begun, self.within) {
@@ -167,6 +186,8 @@ impl<T: DeserializeOwned> ConfigSet<T> {
                 let (path, kept_versions) = (self.path.clone(), found.versions());
                 return Err(Error::NoSuchVersion { path, version, kept_versions });
             };
+            // What it was not shown would be missing, or even deleted.
+            kept.is_whole(&self.history, version)?;
             let value: T = kept.value(&self.history, version)?;
             self.check(&value)?;
             let parts = kept.parts();
@@ -191,17 +212,17 @@ impl<T: DeserializeOwned> ConfigSet<T> {
 }
 
 impl<T: Serialize> ConfigSet<T> {
-    /// Publishes all parts of a value, those that differ from what is there, in one transaction; which also keeps them in
-    /// the history, together with the parts that `T` has not.
+    /// Publishes all parts of a value, those that differ from what is there, in one transaction; which with
+    /// [`ConfigSet::keep`] also keeps them in the history, together with the parts that `T` has not.
     pub fn publish(&self, value: &T) -> PublishSet<T> {
         let parts = self.check(value).and_then(|()| parts::split(value));
         PublishSet::new(self.clone(), parts)
     }
 
-    /// Deletes a part: that is a version too. What is left must still be what those who read it expect.
+    /// Deletes a part, in a transaction that is a version too. What is left must still be what those who read it expect.
     ///
     /// # Errors
-    /// As every write. That there is no such part is none.
+    /// As every write, and [`Error::Hidden`]. That there is no such part is none.
     pub async fn remove(&self, part: &str) -> Result<()> {
         let begun = Instant::now();
         let gone = [part.to_owned()];
@@ -229,7 +250,7 @@ impl<T: Serialize + DeserializeOwned> ConfigSet<T> {
     ///
     /// # Errors
     /// [`Error::Invalid`] with what the closure or the validation said, [`Error::TimedOut`] when others were faster all
-    /// the time; otherwise as [`ConfigSet::get`] and as every write.
+    /// the time, [`Error::Hidden`]; otherwise as [`ConfigSet::get`] and as every write.
     pub async fn update<V: Verdict>(&self, mut change: impl FnMut(&mut T) -> V + Send) -> Result<Versioned<T>>
     where
         T: Send,

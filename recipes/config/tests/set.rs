@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use conclave_client::{Client, Outcome};
+use conclave_client::{AccessList, Client, Error as ClientError, Grant, Outcome, Refusal, Who};
 use conclave_config::{ConfigSet, Error, Event};
 use conclave_testing::{Cluster, PATIENCE};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,13 @@ impl App {
 }
 
 fn set(client: &Client) -> ConfigSet<App> {
-    ConfigSet::new(client, PATH).unwrap()
+    ConfigSet::new(client, PATH).unwrap().keep(10)
+}
+
+/// A list that lets one client do everything, and nobody else anything.
+fn only(client: &Client) -> AccessList {
+    let principal = client.peer().unwrap().principal;
+    AccessList(vec![Grant { who: Who::Principal(principal), may: "crwda".parse().unwrap() }])
 }
 
 async fn versions(set: &ConfigSet<App>) -> Vec<u64> {
@@ -104,20 +110,20 @@ async fn versions_of_a_set_are_kept_whole_and_can_be_had_again() {
     set.remove("other").await.unwrap();
     assert_eq!(versions(&set).await, [8, 7, 6]);
     assert_eq!(names(&ann, "/app/set/.history/0000000008").await, ["motto", "workers"]);
-    // Fewer are to be kept from now on, and then none.
+    // Fewer are to be kept from now on. Who keeps none leaves alone what others keep.
     set.clone().keep(1).update(|app| app.workers = 9).await.unwrap();
     assert_eq!(versions(&set).await, [9]);
     set.clone().keep(0).update(|app| app.workers = 10).await.unwrap();
-    assert!(versions(&set).await.is_empty());
+    assert_eq!(versions(&set).await, [9]);
     set.publish(&App::new(11)).await.unwrap();
-    assert_eq!(versions(&set).await, [11]);
+    assert_eq!(versions(&set).await, [11, 9]);
     // What lies where the next one will is no hindrance, and what is nobody's is left alone.
     ann.at("/app/set/.history/0000000012/workers").create("made by hand").parents().await.unwrap();
     ann.at("/app/set/.history/readme").create("made by hand").await.unwrap();
     set.publish(&App::new(12)).await.unwrap();
     let history = set.history().await.unwrap();
-    assert_eq!((history.len(), history[0].value.clone().unwrap()), (2, App::new(12)));
-    assert_eq!(names(&ann, "/app/set/.history").await, ["0000000011", "0000000012", "readme"]);
+    assert_eq!((history.len(), history[0].value.clone().unwrap()), (3, App::new(12)));
+    assert_eq!(names(&ann, "/app/set/.history").await, ["0000000009", "0000000011", "0000000012", "readme"]);
     // The history is the set's: with another set at the same place it begins anew.
     ann.at(PATH).delete().recursive().await.unwrap();
     set.publish(&App::new(1)).await.unwrap();
@@ -125,6 +131,80 @@ async fn versions_of_a_set_are_kept_whole_and_can_be_had_again() {
     let map = ConfigSet::<BTreeMap<String, u32>>::new(&ann, "/app/map").unwrap();
     let taken = map.publish(&BTreeMap::from([(".history".to_owned(), 1)])).await.unwrap_err();
     assert!(matches!(taken, Error::Unencodable { .. }), "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_was_not_asked_to_keeps_nothing() {
+    let cluster = Cluster::start(1).await.unwrap();
+    let ann = cluster.client("ann").await.unwrap();
+    let plain = ConfigSet::<App>::new(&ann, PATH).unwrap();
+    plain.publish(&App::new(1)).note("nobody keeps it").await.unwrap();
+    plain.update(|app| *app = App::new(2)).await.unwrap();
+    assert_eq!(names(&ann, PATH).await, ["motto", "workers"]);
+    // Nor does it see what others keep.
+    set(&ann).publish(&App::new(3)).await.unwrap();
+    assert_eq!((versions(&set(&ann)).await, versions(&plain).await), (vec![3], vec![]));
+    for version in [1, 3] {
+        let none = plain.roll_back(version).await.unwrap_err();
+        assert!(matches!(&none, Error::NoSuchVersion { kept_versions, .. } if kept_versions.is_empty()), "{none}");
+        assert!(none.to_string().contains("`keep`"), "{none}");
+        assert_eq!(none.outcome(), Outcome::NotApplied);
+    }
+    assert_eq!((plain.get().await.unwrap().value, versions(&set(&ann)).await), (App::new(3), vec![3]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_shown_all_parts_keeps_no_version_and_goes_back_to_none() {
+    #[derive(Serialize, Deserialize)]
+    struct Open {
+        workers: u32,
+    }
+    let cluster = Cluster::start(1).await.unwrap();
+    let (ann, bob) = (cluster.client("ann").await.unwrap(), cluster.client("bob").await.unwrap());
+    let anns = set(&ann);
+    let plain = ConfigSet::<Open>::new(&bob, PATH).unwrap();
+    let bobs = plain.clone().keep(10).within(PATIENCE);
+    assert_eq!(anns.publish(&App::new(1)).await.unwrap().0, 1);
+    let motto = ann.at("/app/set/motto");
+    motto.set_acl(only(&ann)).await.unwrap();
+    let hidden = |done: Result<_, Error>, at: &str| {
+        let error = done.unwrap_err();
+        assert!(matches!(&error, Error::Hidden { path, .. } if path.as_str() == at), "{error}");
+        assert_eq!(error.outcome(), Outcome::NotApplied);
+    };
+    // He may have published, and would not have kept all that there is.
+    hidden(bobs.publish(&Open { workers: 7 }).await.map(drop), PATH);
+    hidden(bobs.update(|open| open.workers = 7).await.map(drop), PATH);
+    hidden(bobs.remove("workers").await, PATH);
+    hidden(bobs.roll_back(1).await.map(drop), PATH);
+    assert_eq!(anns.get().await.unwrap().version, 1, "nothing was published");
+    assert_eq!(versions(&anns).await, [1]);
+    // Without a history he publishes what is his.
+    assert_eq!(plain.publish(&Open { workers: 2 }).await.unwrap().0, 2);
+    assert_eq!(motto.get().await.unwrap().data, "\"1 together\"");
+
+    // What is kept has the list that the history had then: the set's own, or another one.
+    ann.at("/app/set/.history").set_acl(only(&ann)).await.unwrap();
+    assert_eq!(anns.publish(&App::new(3)).await.unwrap().0, 3);
+    let kept = async |version: u64| bob.at(format!("/app/set/.history/{version:010}/motto")).get().await;
+    assert_eq!(kept(1).await.unwrap().data, "\"1 together\"");
+    let closed = kept(3).await.unwrap_err();
+    assert!(matches!(closed, ClientError::Refused(Refusal::NotAllowed { .. })), "{closed}");
+    assert!(bobs.history().await.unwrap().is_empty());
+    assert!(matches!(bobs.roll_back(1).await, Err(Error::NoSuchVersion { .. })));
+    motto.set_acl(AccessList::open()).await.unwrap();
+    hidden(bobs.publish(&Open { workers: 7 }).await.map(drop), PATH);
+
+    // A part of a version that he is not shown: going back would delete it from the set.
+    ann.at("/app/set/.history").set_acl(AccessList::open()).await.unwrap();
+    ann.at("/app/set/.history/0000000001/motto").set_acl(only(&ann)).await.unwrap();
+    hidden(bobs.roll_back(1).await.map(drop), "/app/set/.history/0000000001");
+    assert_eq!(anns.get().await.unwrap().value, App::new(3));
+    // What he is shown whole he goes back to.
+    assert_eq!(anns.publish(&App::new(4)).await.unwrap().0, 4);
+    ann.at("/app/set/workers").set("9").await.unwrap();
+    assert_eq!(bobs.roll_back(4).await.unwrap().version, 5);
+    assert_eq!(anns.get().await.unwrap().value, App::new(4));
 }
 
 /// Between the look and the transaction of an update somebody does something by hand, once.
@@ -178,7 +258,7 @@ async fn what_no_longer_decodes_is_told_as_that_and_gone_back_from_and_not_to() 
     struct Older {
         workers: String,
     }
-    let older = ConfigSet::<Older>::new(&ann, PATH).unwrap();
+    let older = ConfigSet::<Older>::new(&ann, PATH).unwrap().keep(10);
     older.publish(&Older { workers: "many".into() }).await.unwrap();
     assert!(matches!(set.get().await, Err(Error::Undecodable { .. })));
     set.publish(&App::new(3)).await.unwrap();

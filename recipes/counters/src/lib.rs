@@ -74,8 +74,10 @@
 //! | [`Counter::add`], [`Counter::increment`], [`Counter::raise_to`] | 1; 2 more the first time, if the parent is not there | 2, and 2 for each that was faster | 2, and 1 for each that was faster | 2, and 2 for each that was faster |
 //! | [`Counter::compare_and_set`] | 1 | 2 | 1 | 2 |
 //! | [`Counter::get`] | 1, a read | 1 | 1 | 1 |
-//! | [`Sequence::next`] | 1 for each block, 0 for the numbers within it | 2 for each block, likewise | - | - |
-//! | [`Sequence::take`] | 1 | 2 | - | - |
+//! | [`Sequence::next`] | 1 for each block; 2 more the first time, likewise; 0 for the numbers within it | 2 for each block, likewise | - | - |
+//! | [`Sequence::take`] | 1; 2 more the first time, likewise | 2 | - | - |
+//!
+//! Ours are counted in `tests/round_trips.rs`.
 //!
 //! The others' are counted in their code and documentation: Curator 5's `DistributedAtomicLong` and `CachedAtomicLong`
 //! read, and set with the version; etcd 3.6's `STM` gets, and commits a transaction that gives the values again when it

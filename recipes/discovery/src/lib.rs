@@ -108,15 +108,17 @@
 //! # Round trips
 //! | | here | Curator | etcd | Consul |
 //! |---|---|---|---|---|
-//! | register | 2: a look, the transaction; 1 more for the session if there is none, 1 more for the first heartbeat | 1; over a predecessor 3 | 1; 1 more for the lease if there is none | 1 |
+//! | register | 2: a look, the transaction; 1 more for the session if there is none, 1 more for the first heartbeat; 1 for a watch in the background | 1; over a predecessor 3 | 1; 1 more for the lease if there is none | 1 |
 //! | register again after a session was lost | a connection, a session, and 2 | a connection, a session, and 1 | - | 0: the agent does |
 //! | [`Registration::update`], [`Registration::deregister`] | 1 | 1 | 1 | 1 |
 //! | [`Registration::drain`] | 1 | 1 | - | 1 |
 //! | [`Registration::beat`] | 1 | - | - | 1 |
 //! | a check | 0; 1 when its outcome is another than before | - | - | 0 |
-//! | [`Discovery::view`] | 2: the watch, and the snapshot on a stream of its own | 1, and 1 for each instance | 2 | 1 |
+//! | [`Discovery::view`] | 2: the watch, and the snapshot on a stream of its own; 3 when the service is not there | 1, and 1 for each instance | 2 | 1 |
 //! | [`View::instances`], [`View::healthy`], [`View::pick`], [`View::changed`], a [`Resolver`] | 0 | 0; a change 1, and 1 for each instance that has come | 0 | 1 for each change |
 //! | [`Discovery::services`] | 1, up to 1,000 services | 1 | - | 1 |
+//!
+//! Ours are counted in `tests/round_trips.rs`.
 //!
 //! The others' are counted in their code and documentation. Curator 5: create, or create, delete, create; a cache reads
 //! the children and the data of each, and after a change the children and what is new. etcd 3.6's endpoints: a

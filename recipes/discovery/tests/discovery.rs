@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use conclave_client::{Client, Zxid};
 use conclave_discovery::{Discovery, Error, Instance, Instances, Pick, State, View};
 use conclave_testing::{Cluster, Mortal, PATIENCE, eventually, eventually_async};
 
-const SHORT: Duration = Duration::from_secs(2);
+/// Of a session: long enough that a busy machine shows it, and short enough to wait for its end.
+const SHORT: Duration = Duration::from_secs(5);
 
 fn discovery(client: &Client) -> Discovery {
     Discovery::new(client, "/services").unwrap()
@@ -37,17 +38,25 @@ async fn until(view: &View, ids: &[&str], healthy: &[&str]) -> Arc<Instances> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn views_equal_the_tree_at_their_zxid_under_churn_and_the_dead_disappear() {
+    /// So many states are looked at, and so many rounds made of them. A view shows not each.
+    const ENOUGH: usize = 20;
+    const ROUNDS: u64 = 80;
     let mut cluster = Cluster::start(3).await.unwrap();
     let observer = cluster.client("observer").await.unwrap();
     let view = discovery(&observer).view("api").await.unwrap();
     assert!(matches!(view.pick(Pick::Random), Err(Error::NoInstance { known: 0, .. })));
     // What the tree was after each transaction: only this client writes, one after the other.
     let writer = cluster.client("writer").await.unwrap();
+    let seen_so_far = Arc::new(AtomicUsize::new(0));
+    let seen_enough = {
+        let (seen, begun) = (Arc::clone(&seen_so_far), Instant::now());
+        move || seen.load(Ordering::SeqCst) >= ENOUGH || begun.elapsed() > 2 * PATIENCE
+    };
     let churn = tokio::spawn(async move {
         let mut tree: BTreeMap<String, u64> = BTreeMap::new();
         let mut states: Vec<(Zxid, BTreeMap<String, u64>)> = vec![(Zxid(0), tree.clone())];
         writer.at("/services/api").create("").parents().await.unwrap();
-        for round in 0..80_u64 {
+        for round in (0_u64..).take_while(|round| *round < ROUNDS || !seen_enough()) {
             let id = format!("i{}", round * 7 % 5);
             let at = writer.at(format!("/services/api/{id}"));
             let data = Instance::new("api", "h:1").weight(round);
@@ -75,7 +84,7 @@ async fn views_equal_the_tree_at_their_zxid_under_churn_and_the_dead_disappear()
     });
     let done = Arc::new(AtomicBool::new(false));
     let looking = tokio::spawn({
-        let (view, done) = (view.clone(), Arc::clone(&done));
+        let (view, done, count) = (view.clone(), Arc::clone(&done), Arc::clone(&seen_so_far));
         async move {
             let mut shown = Vec::new();
             let mut seen = view.instances();
@@ -86,6 +95,7 @@ async fn views_equal_the_tree_at_their_zxid_under_churn_and_the_dead_disappear()
                 seen = now.unwrap();
                 let weights: BTreeMap<_, _> = seen.all.iter().map(|found| (found.id.clone(), found.weight)).collect();
                 shown.push((seen.zxid, weights));
+                count.store(shown.len(), Ordering::SeqCst);
             }
             shown
         }
@@ -95,7 +105,7 @@ async fn views_equal_the_tree_at_their_zxid_under_churn_and_the_dead_disappear()
     let states = churn.await.unwrap();
     done.store(true, Ordering::SeqCst);
     let shown = looking.await.unwrap();
-    assert!(shown.len() > 10, "only {} states were seen", shown.len());
+    assert!(shown.len() >= ENOUGH, "only {} states were seen", shown.len());
     let last = states.last().unwrap().0;
     for (zxid, weights) in shown.iter().filter(|(zxid, _)| *zxid <= last) {
         let (at, tree) = states.iter().rev().find(|(at, _)| at <= zxid).unwrap();

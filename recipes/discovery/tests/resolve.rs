@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use conclave_client::Client;
-use conclave_discovery::{Discovery, Instance, Resolver, View};
+use conclave_discovery::{Discovery, Instance, Instances, Resolver, View};
 use conclave_testing::{Cluster, Mortal, PATIENCE, eventually};
 use futures::FutureExt;
 use futures::stream::StreamExt;
@@ -19,9 +19,8 @@ use tower::discover::Change;
 use tower::load::Constant;
 use tower::{BoxError, Service, ServiceExt};
 
-const SHORT: Duration = Duration::from_secs(2);
-/// Of a heartbeat: long enough that a busy machine shows it, and short enough to wait for its end.
-const BEAT: Duration = Duration::from_secs(4);
+/// Of a session or a heartbeat: long enough that a busy machine shows it, and short enough to wait for its end.
+const SHORT: Duration = Duration::from_secs(5);
 
 fn discovery(client: &Client) -> Discovery {
     Discovery::new(client, "/services").unwrap()
@@ -67,8 +66,8 @@ impl Follower {
         while let Some(Some(change)) = self.resolver.next().now_or_never() {
             self.take(change);
         }
-        if before.zxid == self.view.instances().zxid {
-            assert_eq!(self.services, shown(&self.view), "as of {}", before.zxid);
+        if before == self.view.instances() {
+            assert_eq!(self.services, shown(&before), "as of {}", before.zxid);
         }
     }
 
@@ -85,8 +84,8 @@ impl Follower {
     }
 }
 
-fn shown(view: &View) -> BTreeMap<String, Made> {
-    view.healthy().iter().map(|found| (found.id.clone(), found.address.clone())).collect()
+fn shown(instances: &Instances) -> BTreeMap<String, Made> {
+    instances.healthy.iter().map(|found| (found.id.clone(), found.address.clone())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +129,7 @@ async fn what_is_told_is_what_the_view_shows_whoever_comes_drains_moves_or_dies(
     let mortal = Mortal::connect(options).await.unwrap();
     let data = serde_json::to_vec(&Instance::new("api", "h:4")).unwrap();
     mortal.client().at("/services/api/4").create(data).ephemeral().await.unwrap();
-    let beating = discovery(&bob).register(Instance::new("api", "h:5").id("5")).heartbeat(BEAT).await.unwrap();
+    let beating = discovery(&bob).register(Instance::new("api", "h:5").id("5")).heartbeat(SHORT).await.unwrap();
     follower.until(&[("1", "h:1"), ("2", "h:3"), ("4", "h:4"), ("5", "h:5")]).await;
     mortal.kill();
     follower.until(&[("1", "h:1"), ("2", "h:3")]).await;

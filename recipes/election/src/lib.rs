@@ -120,7 +120,9 @@
 //! | resign, by either way | 1 | 1 | 1 | 1 | 1 |
 //! | hand over | 1 | 2 | - | - | - |
 //! | leader, candidates | 1 | 1 | leader 2; candidates 1, and 1 for each | leader 1 | leader 1 |
-//! | observe | 2 to begin, then changes come by themselves | the same | - | 2 to begin, and 2 for each new leader | 1 for each change |
+//! | observe | 2 to begin, 3 when nobody leads; then changes come by themselves | the same | - | 2 to begin, and 2 for each new leader | 1 for each change |
+//!
+//! Ours are counted in `tests/election/round_trips.rs`.
 //!
 //! The others' are counted in their code (Curator 5's `LeaderLatch`, etcd 3.6) and Consul's guide, with a session, and
 //! the parents there. Curator: create, children; who waits reads the one before it with a watch, and the children again

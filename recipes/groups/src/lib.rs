@@ -113,14 +113,17 @@
 //! # Round trips
 //! | | here | Curator | etcd |
 //! |---|---|---|---|
-//! | create a [`PersistentEphemeral`], join | 2: a look, the transaction; 1 more for the session if there is none | 1, and 1 for a watch in the background; to join also 1, and 1 for each member | 1; 1 more for the lease if there is none |
+//! | create a [`PersistentEphemeral`], join | 2: a look, the transaction; 1 more for the session if there is none; 1 for a watch in the background | 1, and 1 for a watch in the background; to join also 1, and 1 for each member | 1; 1 more for the lease if there is none |
 //! | the same after a session was lost | a connection, a session, and 2 | a connection, a session, and 1; 1 for the watch | - |
 //! | [`PersistentEphemeral::set_data`] | 1 | 1 | 1 |
 //! | [`PersistentEphemeral::remove`], [`Member::leave`], [`Share::release`] | 1 | 1; of shares - | 1; of shares - |
 //! | [`Group::members`] | 1, up to 1,000 members | 0, from its cache | 1 |
-//! | a view of [`Group::watch`] | 0: it is told | 1, and 1 for each that has come | 0: it is told |
+//! | a view of [`Group::watch`] | 0: it is told; 2 to begin: the watch, and the snapshot on a stream of its own | 1, and 1 for each that has come | 0: it is told |
+//! | [`Partition::join`] | 4: to begin a watch, to join | - | - |
 //! | an item that is free | 1 to claim it; many are claimed at the same time | - | - |
 //! | an item that passes on | 1 to release, an event, 1 to claim | - | - |
+//!
+//! Ours are counted in `tests/round_trips.rs`.
 //!
 //! The others' are counted in their code, the parents there: Curator 5's `PersistentNode` (create; exists with a watch)
 //! and `GroupMember`, which besides reads the children and the data of each; etcd 3.6's endpoints, which are put under

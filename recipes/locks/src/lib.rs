@@ -76,7 +76,7 @@
 //! It is not re-entrant: while a client's session holds a lock, that client and its clones are refused it at once with
 //! [`Error::AlreadyHeld`], instead of waiting for themselves. Several tasks of one client may *wait* for it, and get it
 //! in turn; they may share a [`RwLock`] to read while nobody waits to write; and each may hold permits of a [`Semaphore`].
-//! (The plugin takes a session once in a line: the second task stands in it by plain znodes.)
+//! (The plugin gives a session nothing twice: another reading, or other permits, it takes by plain znodes.)
 //!
 //! # Layout
 //! ```text
@@ -134,16 +134,18 @@
 //!
 //! | | by procedure | plain | Curator | etcd | Consul |
 //! |---|---|---|---|---|---|
-//! | acquire what is free | 1 | 2; the first time 3; of permits 4 | 2; of permits 5 for each | 1; read-write 2 | 1 |
+//! | acquire what is free | 1 | 2, the first time 3; of permits 4, the first time 6 | 2; of permits 5 for each | 1; read-write 2 | 1 |
 //! | acquire after waiting | 1, and the answer comes by itself | 4, and 2 for each change of whom it waits for | 2, and 2 for each that it waits for | 3, and 2 for each that it waits for; read-write 2, and 2 | 3, and 15 s if the holder died |
 //! | try | 1; when it is not free 2 | 2; of permits 4 | 2; when it is not free 4 | 1; when it is not free 2 | 1 |
 //! | release, by either way | 1 | 1 | 1 | 1 | 1 |
 //! | [`try_upgrade`](ReadGuard::try_upgrade), [`downgrade`](WriteGuard::downgrade) | 1 transaction | 1 | downgrade 3 | - | - |
-//! | the second waiting task of a client | as plain, and 1 | | - | - | - |
-//! | [`Acquire::on_wait`] | 2 more for each time it tells | none | - | - | - |
+//! | another reading, other permits, of a client that has some | as plain, and 1 | | - | - | - |
+//! | [`Acquire::on_wait`] | 2 more for each time it tells, which nothing waits for | none | - | - | - |
 //! | [`MultiLock`] | that of each mutex, one after the other; released at once | the same | that of each, released one after the other | - | - |
 //! | asking for a release; hearing of it | 1; 1 to begin, then it comes by itself | the same | 1; 1 to begin, and 1 for each change | - | - |
 //! | [`Mutex::view`] | 1 | 1: reads sent together count as one | 1, the names alone | - | - |
+//!
+//! Ours are counted in `tests/locks/round_trips.rs`.
 //!
 //! The others' are counted in their code (Curator 5, etcd 3.6) and Consul's guide, with a session, and the parents
 //! there. Curator: create, children; who waits reads the one before it with a watch, and the children again when that

@@ -71,7 +71,8 @@ impl Lock {
             Ok(None) => Err(ClientError::Mismatch { question: "lock" }.into()),
             Err(error) => match refused_by(PLUGIN, &error).map(place_gone) {
                 Some(Some(place)) => Err(Error::PlaceGone { place }),
-                // It takes a session once in a line, and each of a client's tasks may wait. Plain znodes tell why, too.
+                // It gives a session nothing twice, and each of a client's tasks may read, or hold permits. Plain znodes
+                // tell why, too.
                 Some(None) => self.stand(want, &session, tell).await,
                 None => Err(error.into()),
             },

@@ -118,6 +118,8 @@
 //! | once for each handle that says settings | 1 read; 1 write if it is the first of all | - | - |
 //! | once for each client | 1, its session | 1 | - |
 //!
+//! Ours are counted in `tests/round_trips.rs`.
+//!
 //! The others' are counted in their code: Curator 5 (`SimpleDistributedQueue`; for a worker's item `DistributedQueue`),
 //! and etcd 3.6's recipes, which are experiments. Curator: children, data, delete; the item is gone before anybody has
 //! worked on it. A lock path mends that: create a lock, data, delete the item, delete the lock. etcd: get, a

@@ -115,6 +115,7 @@ mod network;
 mod pki;
 mod proxy;
 mod raw;
+mod tally;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -133,6 +134,8 @@ pub use proxy::Weather;
 pub use proxy::{Direction, Done, Proxy, Rule};
 #[doc(hidden)]
 pub use raw::Raw;
+#[doc(hidden)]
+pub use tally::Tally;
 
 /// What a test can't go on after.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -16,7 +16,7 @@ use crate::parts::{Part, Parts, is_overtaken, written};
 use crate::publish::{left, pause};
 
 /// Publishes a set; made by [`ConfigSet::publish`]. Awaited it gives the set's version and the zxid. Errors and
-/// cancellation are those of [`Publish`](crate::Publish).
+/// cancellation are those of [`Publish`](crate::Publish); and [`Error::Hidden`] of a set that keeps versions.
 #[must_use = "nothing is published until it is awaited"]
 pub struct PublishSet<T> {
     set: ConfigSet<T>,
@@ -146,13 +146,14 @@ impl<T> ConfigSet<T> {
         Ok(multi.set_if_version(&self.path, serde_json::json!({ "by": self.by() }).to_string(), version))
     }
 
-    /// Adds what keeps the version that is being published, and drops what is too old.
+    /// Adds what keeps the version that is being published, and drops what is too old; nothing if none are kept.
     fn keep_version(&self, mut multi: Multi, found: &Parts, wanted: Wanted<'_>, version: u64) -> Result<Multi> {
-        for old in history::surplus(found.versions(), version, self.keep) {
-            multi = multi.delete_recursive(history::path(&self.history, old)?);
-        }
         if self.keep == 0 {
             return Ok(multi);
+        }
+        found.is_whole()?;
+        for old in history::surplus(found.versions(), version, self.keep) {
+            multi = multi.delete_recursive(history::path(&self.history, old)?);
         }
         let rest = wanted.rest(found);
         // What is kept is all that there is then: no part has changed, come or gone since it was found.

@@ -4,3 +4,5 @@
 mod common;
 mod loss;
 mod order;
+mod round_trips;
+mod steps;

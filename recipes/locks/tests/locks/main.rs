@@ -7,4 +7,6 @@ mod mixed;
 mod multi;
 mod mutex;
 mod requests;
+mod round_trips;
 mod shared;
+mod steps;

@@ -110,7 +110,7 @@ async fn tasks_of_one_client_wait_in_turn_and_a_namespace_changes_nothing() {
     other.try_acquire().await.unwrap().release().await.unwrap();
     guard.release().await.unwrap();
 
-    // Three tasks, one session: the first waits parked, the others on znodes.
+    // Three tasks, one session: each waits by a call of its own.
     let guard = other.acquire().await.unwrap();
     let here = Way::Procedure.mutex(&whole);
     let mut tasks = Vec::new();
