@@ -27,8 +27,8 @@ fn a_closed_barrier_keeps_all_who_wait_until_it_is_opened() {
         calls["calls"].as_array().unwrap().iter().filter(|call| call.to_string().contains("/barriers/gate")).count()
     };
     until("all wait", || waiting() == 3);
-    tired.signal(Signal::INT);
-    assert_eq!(tired.ends().code, 130);
+    tired.signal(Signal::TERM);
+    assert_eq!(tired.ends().code, 143);
     let opened = cluster.json(&["barrier", "open", "/barriers/gate"]);
     assert_eq!(opened, json!({ "done": "opened", "path": "/barriers/gate" }));
     let said = waiters.map(|one| {

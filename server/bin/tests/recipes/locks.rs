@@ -89,7 +89,7 @@ fn signals_reach_the_command_and_stdin_does() {
     let script = "exec 3<&0; trap 'echo told; exit 3' INT TERM HUP; cat <&3 & echo up; wait";
     for (n, with) in [Signal::INT, Signal::TERM, Signal::HUP].into_iter().enumerate() {
         let path = format!("/locks/signal-{n}");
-        let mut holder = cluster.start(&["lock", &path, "--", "sh", "-c", script]);
+        let mut holder = cluster.start_hearing(&["lock", &path, "--", "sh", "-c", script]);
         holder.out.until("up");
         holder.signal(with);
         holder.out.until("told");

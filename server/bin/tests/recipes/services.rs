@@ -81,7 +81,7 @@ fn a_watch_shows_who_comes_drains_and_is_killed() {
     assert_eq!(seen(), json!([]));
     text.out.until("mail has no instances");
     assert_eq!(ids(&cluster, "mail"), [""; 0]);
-    watch.signal(Signal::INT);
+    watch.signal(Signal::TERM);
     assert_eq!(watch.ends().code, 0);
     text.signal(Signal::TERM);
     assert_eq!(text.ends().code, 0);

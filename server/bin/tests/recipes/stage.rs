@@ -104,6 +104,17 @@ impl Cluster {
         command.args(args).current_dir(self.dir());
         Running::start(command)
     }
+
+    /// As [`Cluster::start`], with every signal heard: what these tests were started with may ignore some, as `nohup` and
+    /// a shell's background do, and programs keep to that.
+    pub(crate) fn start_hearing(&self, args: &[&str]) -> Running {
+        let (conclave, mut command) = (conclave(), Command::new("env"));
+        conclave.get_envs().for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        command.arg("--default-signal").arg(conclave.get_program()).args(args).current_dir(self.dir());
+        Running::start(command)
+    }
 }
 
 impl Drop for Cluster {
