@@ -51,6 +51,10 @@ impl Cluster {
             format!("{mortal}session_timeout_ms = {MORTAL_MS}\n"),
         )
         .unwrap();
+        // A member that is built for debugging takes longer than a cluster in earnest allows.
+        for plugin in ["lock", "queue", "barrier", "election", "counter"] {
+            crate::common::done(dir.path(), &["plugin", "set", plugin, "--budget", "time_ms=1000"]);
+        }
         Self { dev: Mutex::new(Some(dev)), dir }
     }
 
