@@ -237,7 +237,7 @@ impl Bench {
     /// Everything that was acknowledged is there, as it was written.
     async fn verify(&mut self) -> Result<(), Error> {
         for number in &self.there {
-            let znode = self.client.at(path(*number)).get().linearizable().await?;
+            let znode = self.client.at(path(*number)).get().linearizable().within(PATIENCE).await?;
             if znode.data != data(*number) {
                 return Err(format!("{} has other data than was acknowledged", path(*number)).into());
             }
@@ -250,7 +250,7 @@ impl Bench {
     async fn delete(&mut self, most: usize) -> Result<(), Error> {
         let count = most.min(self.there.len());
         for number in self.there.drain(..count) {
-            self.client.at(path(number)).delete().await?;
+            self.client.at(path(number)).delete().within(PATIENCE).await?;
             self.counts.deleted += 1;
         }
         Ok(())
