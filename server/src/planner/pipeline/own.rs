@@ -22,7 +22,7 @@ const ALONE_IN_FLIGHT: usize = 3;
 /// The same while somebody asks: what is on its way when a request comes is written, applied and told before it.
 const BESIDE_IN_FLIGHT: usize = 1;
 /// Woken calls alone in an entry while somebody asks.
-const BESIDE: usize = 10;
+const BESIDE: usize = 8;
 /// The most of requests' time that woken calls may be owed.
 pub(super) const CREDIT: Duration = Duration::from_millis(BATCH_MS);
 
