@@ -8,7 +8,7 @@ use std::time::Duration;
 use conclave_barriers::{Barrier, DoubleBarrier, Inside, State};
 use conclave_client::plugin::BudgetSettings;
 use conclave_client::{Client, Error as ClientError, Fence, Refusal};
-use conclave_testing::{Cluster, Mortal, PATIENCE, Step, eventually_async, hasty};
+use conclave_testing::{Cluster, End, Mortal, PATIENCE, Step, eventually_async, hasty};
 use tokio::task::JoinHandle;
 
 /// A wait that ends the test, not one that is waited out.
@@ -122,22 +122,12 @@ enum Stage {
     Drops,
 }
 
-/// How it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Without a word.
-    Vanishes,
-    SessionIsKilled,
-    /// It lives, and is heard again when its time is over.
-    IsPaused,
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_ends_after_any_step_keeps_nobody_out_and_nobody_in() {
     let cluster = start().await;
     let mut ends = Vec::new();
     for stage in [Stage::Enters, Stage::IsInside, Stage::Writes, Stage::Leaves, Stage::Drops] {
-        for end in [End::Vanishes, End::SessionIsKilled, End::IsPaused] {
+        for end in End::ALL {
             ends.push(one_ends(&cluster, stage, end));
         }
     }
@@ -177,11 +167,7 @@ async fn one_ends(cluster: &Cluster, stage: Stage, end: End) {
         }
     }
     let mut victim = Some(victim);
-    match end {
-        End::Vanishes => drop(victim.take()),
-        End::SessionIsKilled => cluster.kill_session(&mine).await.unwrap(),
-        End::IsPaused => cluster.cut(&mine).unwrap(),
-    }
+    end.befall(cluster, &mine, &mut victim).await.unwrap();
     // What it says while nobody hears it, and what arrives of it when it is heard again.
     let late = format!("/late-{case}");
     let writes = fence.clone().filter(|_| end == End::IsPaused);

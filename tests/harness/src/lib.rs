@@ -126,6 +126,8 @@ pub use cluster::{Cluster, Setup, surroundings};
 /// What a member can be configured with, and how far an entry can be on it.
 pub use conclave_server::{Config, Step};
 pub use failpoint::{Death, Failpoint};
+#[doc(hidden)]
+pub use mortal::End;
 pub use mortal::Mortal;
 #[doc(hidden)]
 pub use pki::Pki;

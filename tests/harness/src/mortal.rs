@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use conclave_client::{Client, Options};
 use tokio::runtime::Runtime;
 
-use crate::Error;
+use crate::{Cluster, Error};
 
 /// A client with a runtime of its own. Dropped, it ends as by [`Mortal::kill`].
 pub struct Mortal {
@@ -44,5 +44,35 @@ impl Drop for Mortal {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// How a client ends, in tests that try each way.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Without a word.
+    Vanishes,
+    /// Its session is killed; it lives.
+    SessionIsKilled,
+    /// It lives, and is heard again, after [`Cluster::mend`], when its time is over.
+    IsPaused,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Vanishes, Self::SessionIsKilled, Self::IsPaused];
+
+    /// So ends this client, which is the victim's. One that vanishes is taken.
+    ///
+    /// # Errors
+    /// When it can't be ended so.
+    pub async fn befall(self, cluster: &Cluster, client: &Client, victim: &mut Option<Mortal>) -> Result<(), Error> {
+        match self {
+            Self::Vanishes => drop(victim.take()),
+            Self::SessionIsKilled => cluster.kill_session(client).await?,
+            Self::IsPaused => cluster.cut(client)?,
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use conclave_client::Client;
 use conclave_election::{Election, Error, Leadership, State};
-use conclave_testing::{Cluster, Mortal, PATIENCE, Step, hasty};
+use conclave_testing::{Cluster, End, Mortal, PATIENCE, Step, hasty};
 
 use crate::common::{self, LONG, Way, assert_fenced_out, campaign, until_candidates, until_led_by, until_over};
 
@@ -91,22 +91,12 @@ enum Stage {
     Resigns,
 }
 
-/// How it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Without a word.
-    Vanishes,
-    SessionIsKilled,
-    /// It lives, and is heard again when its time is over.
-    IsPaused,
-}
-
 async fn whatever_a_candidate_did_before_its_end_the_next_one_leads(way: Way) {
     let cluster = Cluster::proxied(3).await.unwrap();
     cluster.client("hand").await.unwrap().at("/state").create("").await.unwrap();
     let mut ends = Vec::new();
     for stage in [Stage::Waits, Stage::Leads, Stage::Writes, Stage::HandsOver, Stage::Resigns] {
-        for end in [End::Vanishes, End::SessionIsKilled, End::IsPaused] {
+        for end in End::ALL {
             ends.push(one_ends(&cluster, way, stage, end));
         }
     }
@@ -148,11 +138,7 @@ async fn one_ends(cluster: &Cluster, way: Way, stage: Stage, end: End) {
         }
     }
     let mut victim = Some(victim);
-    match end {
-        End::Vanishes => drop(victim.take()),
-        End::SessionIsKilled => cluster.kill_session(&client).await.unwrap(),
-        End::IsPaused => cluster.cut(&client).unwrap(),
-    }
+    end.befall(cluster, &client, &mut victim).await.unwrap();
     // What it says while nobody hears it, and what arrives of it when it is heard again.
     let late = format!("/late-{name}");
     let writes = fence.clone().filter(|_| end == End::IsPaused);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use conclave_client::Client;
 use conclave_locks::{Error, Guard, Mutex, State};
-use conclave_testing::{Cluster, Mortal, Step, hasty};
+use conclave_testing::{Cluster, End, Mortal, Step, hasty};
 
 use crate::common::{self, LONG, Way, assert_fenced_out, client_with, until_free, waiter};
 
@@ -79,22 +79,12 @@ enum Stage {
     Drops,
 }
 
-/// How it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Without a word.
-    Vanishes,
-    SessionIsKilled,
-    /// It lives, and is heard again when its time is over.
-    IsPaused,
-}
-
 async fn a_client_that_ends_after_any_step_keeps_the_lock_from_nobody(way: Way) {
     let cluster = Cluster::proxied(3).await.unwrap();
     cluster.client("hand").await.unwrap().at("/release").create("").await.unwrap();
     let mut ends = Vec::new();
     for stage in [Stage::Waits, Stage::Holds, Stage::Writes, Stage::Releases, Stage::Drops] {
-        for end in [End::Vanishes, End::SessionIsKilled, End::IsPaused] {
+        for end in End::ALL {
             ends.push(one_ends(&cluster, way, stage, end));
         }
     }
@@ -130,11 +120,7 @@ async fn one_ends(cluster: &Cluster, way: Way, stage: Stage, end: End) {
         }
     }
     let mut victim = Some(victim);
-    match end {
-        End::Vanishes => drop(victim.take()),
-        End::SessionIsKilled => cluster.kill_session(&client).await.unwrap(),
-        End::IsPaused => cluster.cut(&client).unwrap(),
-    }
+    end.befall(cluster, &client, &mut victim).await.unwrap();
     // What it says while nobody hears it, and what arrives of it when it is heard again.
     let late = format!("/late-{name}");
     let writes = fence.clone().filter(|_| end == End::IsPaused);
