@@ -183,10 +183,6 @@ fn any_port(to: SocketAddr, from: Option<IpAddr>) -> SocketAddr {
     SocketAddr::new(from.filter(|from| from.is_ipv4() == to.is_ipv4()).unwrap_or(any), 0)
 }
 
-/// Returns when the system says that the port is closed, else never.
-///
-/// quinn does not see ICMP's "port unreachable", as its sockets are not connected, so a member that is down would
-/// cost a whole time-out. A connected socket hears it; its one byte is noise that an endpoint drops unanswered.
 /// Ends a connection whose peer's process is gone. QUIC would learn of that by silence alone, after the idle time-out;
 /// the peer's machine says at once that nobody listens, to a socket of its own that asks while there is silence.
 async fn watch_port(connection: quinn::Connection, address: SocketAddr) {
@@ -212,6 +208,10 @@ async fn watch_port(connection: quinn::Connection, address: SocketAddr) {
     }
 }
 
+/// Returns when the system says that the port is closed, else never.
+///
+/// quinn does not see ICMP's "port unreachable", as its sockets are not connected, so a member that is down would
+/// cost a whole time-out. A connected socket hears it; its one byte is noise that an endpoint drops unanswered.
 async fn nobody_listens(address: SocketAddr) {
     let probe = async {
         let socket = tokio::net::UdpSocket::bind(any_port(address, None)).await?;

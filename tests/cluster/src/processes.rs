@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,8 +10,7 @@ use std::time::Duration;
 use conclave_client::{Client, Options};
 use conclave_protocol::limits::Limits;
 use conclave_server::{Config, Listen, MemberAddress, RaftTiming, StorageOptions};
-use conclave_testing::{Done, Error, Pki, Proxy, Weather};
-use rand::Rng;
+use conclave_testing::{Done, Error, Pki, Ports, Proxy, Weather};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +29,8 @@ pub struct Processes {
     dir: tempfile::TempDir,
     pki: Pki,
     seats: BTreeMap<u64, Seat>,
+    /// Theirs while they are down, too.
+    _ports: Ports,
 }
 
 struct Seat {
@@ -67,14 +68,15 @@ impl Processes {
     ) -> Result<Self, Error> {
         let dir = tempfile::Builder::new().prefix("conclave-processes-").tempdir()?;
         let pki = Pki::create(dir.path())?;
+        let ports = Ports::default();
         let (mut addresses, mut listens) = (Vec::new(), Vec::new());
         for id in 1..=members {
-            let listen = Listen { client: free_port()?, peer: free_port()?, admin: Some(free_port()?) };
-            let client = if weather.is_some() { free_port()? } else { listen.client };
+            let listen = Listen { client: ports.udp()?, peer: ports.udp()?, admin: Some(ports.tcp()?) };
+            let client = if weather.is_some() { ports.udp()? } else { listen.client };
             addresses.push(MemberAddress { id, client: client.to_string(), peer: listen.peer.to_string() });
             listens.push(listen);
         }
-        let mut cluster = Self { dir, pki, seats: BTreeMap::new() };
+        let mut cluster = Self { dir, pki, seats: BTreeMap::new(), _ports: ports };
         for (address, listen) in addresses.iter().zip(listens) {
             let seat = cluster.seat(address, listen, &addresses, weather, &change).await?;
             cluster.seats.insert(address.id, seat);
@@ -351,16 +353,4 @@ fn command() -> Result<Command, Error> {
 
 fn pid(id: u32) -> Result<Pid, Error> {
     i32::try_from(id).ok().and_then(Pid::from_raw).ok_or_else(|| "no process has this id".into())
-}
-
-/// A port that nobody has, below those that the system gives to clients' sockets: none of them takes it while a member is
-/// down.
-fn free_port() -> Result<SocketAddr, Error> {
-    for _ in 0..1000 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(10_000..32_000)));
-        if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    Err("there is no free port".into())
 }

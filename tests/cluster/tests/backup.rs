@@ -1,7 +1,6 @@
 //! A backup of a running cluster, and the new cluster that is made of it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use conclave_client::{BackupStream, Client, ClusterRefusal, Error, MemberId, Options, Refusal};
@@ -21,13 +20,9 @@ async fn receive(mut stream: BackupStream, file: &Path) -> conclave_client::Back
     stream.backup().clone()
 }
 
-fn free_address() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
 /// Restores a backup, and starts the one member of the new cluster, with the old one's authorities.
 async fn restored(cluster: &Cluster, file: &Path, id: u64) -> (Member, Config, offline::Restored) {
-    let (client, peer) = (free_address(), free_address());
+    let (client, peer) = (cluster.ports().udp().unwrap(), cluster.ports().udp().unwrap());
     let first =
         First { cluster: "restored".to_owned(), member: id, client: client.to_string(), peer: peer.to_string() };
     let data = cluster.dir().join("restored");
@@ -109,7 +104,7 @@ async fn a_restored_cluster_takes_members_in_by_snapshot() {
     let here = client_of(&cluster, &config).await;
     here.at("/b").create("two").await.unwrap();
 
-    let (client, peer) = (free_address(), free_address());
+    let (client, peer) = (cluster.ports().udp().unwrap(), cluster.ports().udp().unwrap());
     let second = Config {
         member: 2,
         data: cluster.dir().join("second"),

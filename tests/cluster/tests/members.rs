@@ -1,19 +1,13 @@
 //! Members come and go while the cluster serves.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-
 use conclave_client::{Client, Error, MemberId, Role};
 use conclave_server::{Config, Listen, Member, MemberAddress};
 use conclave_testing::{Cluster, eventually_async, surroundings};
 
-fn free_address() -> SocketAddr {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
 /// A member that knows the cluster's id, its own addresses and nothing else.
 async fn newcomer(cluster: &Cluster, id: u64) -> (Member, Config) {
-    let (client, peer) = (free_address(), free_address());
+    let (client, peer) = (cluster.ports().udp().unwrap(), cluster.ports().udp().unwrap());
     let config = Config {
         member: id,
         data: cluster.dir().join(format!("member-{id}")),
@@ -129,7 +123,7 @@ async fn the_last_voter_stays_and_a_member_that_does_not_answer_gets_no_vote() {
     let ann = cluster.client("ann").await.unwrap();
     assert_eq!(declined(ann.remove(MemberId(1)).await), "last-voter");
     assert_eq!(declined(ann.step_down().await), "no-successor");
-    let nobody = (free_address().to_string(), free_address().to_string());
+    let nobody = (cluster.ports().udp().unwrap().to_string(), cluster.ports().udp().unwrap().to_string());
     ann.add_learner(MemberId(2), &nobody.0, &nobody.1).await.unwrap();
     assert_eq!(declined(ann.promote(MemberId(2)).await), "unreachable");
     let health = ann.health().await.unwrap();

@@ -11,8 +11,9 @@ use conclave_server::{Config, Listen, Member, MemberAddress, Surroundings};
 
 use crate::failpoint::Post;
 use crate::network::{Fate, Network, dial_from};
+use crate::ports::Ports;
 use crate::proxy::Weather;
-use crate::{Error, Pki, eventually, free_ports};
+use crate::{Error, Pki, eventually};
 
 /// Where members of tests find what others have compiled, from this crate's folder on.
 const COMPILED: &str = "../../target/compiled";
@@ -37,6 +38,7 @@ pub struct Cluster {
     members: BTreeMap<u64, Member>,
     posts: BTreeMap<u64, Arc<Post>>,
     network: Option<Network>,
+    ports: Ports,
 }
 
 impl fmt::Debug for Cluster {
@@ -98,21 +100,22 @@ impl<'a> Setup<'a> {
         let dir = tempfile::Builder::new().prefix("conclave-").tempdir()?;
         let pki = Pki::create(dir.path())?;
         let network = if self.is_proxied { Some(Network::new()?) } else { None };
-        let ports = free_ports(usize::try_from(self.members)? * 4)?;
-        let address = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let ports = Ports::default();
+        // Nobody else has to know it, so that the system may choose.
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut listens = BTreeMap::new();
         let mut addresses = Vec::new();
-        for (id, ports) in (1..=self.members).zip(ports.chunks(4)) {
-            let listen = Listen { client: address(ports[0]), peer: address(ports[1]), admin: Some(address(0)) };
+        for id in 1..=self.members {
+            let listen = Listen { client: ports.udp()?, peer: ports.udp()?, admin: Some(admin) };
             let (mut client, mut peer) = (listen.client, listen.peer);
             if let Some(network) = &network {
-                (client, peer) = (address(ports[2]), address(ports[3]));
+                (client, peer) = (ports.udp()?, ports.udp()?);
                 network.add_member(id, [client, listen.client], [peer, listen.peer]);
             }
             addresses.push(MemberAddress { id, client: client.to_string(), peer: peer.to_string() });
             listens.insert(id, listen);
         }
-        let name = format!("test-{}", ports[0]);
+        let name = format!("test-{}", listens[&1].client.port());
         let (mut configs, mut surroundings) = (BTreeMap::new(), BTreeMap::new());
         for (id, listen) in listens {
             let mut config = Config {
@@ -135,7 +138,16 @@ impl<'a> Setup<'a> {
             around.dial_from = network.as_ref().map(|_| dial_from(id)).or(around.dial_from);
             surroundings.insert(id, around);
         }
-        Ok(Cluster { dir, pki, configs, surroundings, members: BTreeMap::new(), posts: BTreeMap::new(), network })
+        Ok(Cluster {
+            dir,
+            pki,
+            configs,
+            surroundings,
+            members: BTreeMap::new(),
+            posts: BTreeMap::new(),
+            network,
+            ports,
+        })
     }
 }
 
@@ -342,7 +354,11 @@ impl Cluster {
     pub fn options_to(&self, name: &str, members: &[u64]) -> Result<Options, Error> {
         let dir = self.pki.client(name)?;
         let addresses = match &self.network {
-            Some(network) => network.add_client(members)?,
+            Some(network) => {
+                let addresses: Vec<SocketAddr> = members.iter().map(|_| self.ports.udp()).collect::<Result<_, _>>()?;
+                network.add_client(members, &addresses)?;
+                addresses
+            }
             None => members.iter().map(|id| self.configs[id].listen.client).collect(),
         };
         Ok(profile(&dir, &addresses))
@@ -443,6 +459,12 @@ impl Cluster {
             around.dial_from = Some(dial_from(id));
         }
         self.surroundings.insert(id, around);
+    }
+
+    /// Where members that are started beside it get their ports.
+    #[must_use]
+    pub fn ports(&self) -> &Ports {
+        &self.ports
     }
 
     /// A running member.

@@ -113,12 +113,11 @@ mod failpoint;
 mod mortal;
 mod network;
 mod pki;
+mod ports;
 mod proxy;
 mod raw;
 mod tally;
 
-use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -131,6 +130,8 @@ pub use mortal::End;
 pub use mortal::Mortal;
 #[doc(hidden)]
 pub use pki::Pki;
+#[doc(hidden)]
+pub use ports::Ports;
 pub use proxy::Weather;
 #[doc(hidden)]
 pub use proxy::{Direction, Done, Proxy, Rule};
@@ -196,28 +197,6 @@ async fn within(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> 
     // As a whole: a look that does not come back did not come true either.
     let looked = tokio::time::timeout(patience, look).await;
     looked.map_err(|_| format!("not within {} s: {what}", patience.as_secs()).into())
-}
-
-/// Ports that nobody listens on, and that the system gives to nobody by itself: a member that comes back must find its own
-/// free, and clients come and go meanwhile.
-fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
-    // Linux gives those from 32,768 on to whoever asks for any.
-    const FIRST: u16 = 10_000;
-    const COUNT: u64 = 22_000;
-    let chance = RandomState::new();
-    // All are held until enough are found, so that none is found twice.
-    let mut held: Vec<(u16, UdpSocket)> = Vec::new();
-    for attempt in 0..COUNT {
-        if held.len() == count {
-            break;
-        }
-        let port = FIRST + u16::try_from(chance.hash_one(attempt) % COUNT).unwrap_or_default();
-        held.extend(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|socket| (port, socket)));
-    }
-    if held.len() < count {
-        return Err(format!("{} ports of {count} are free from {FIRST} on", held.len()).into());
-    }
-    Ok(held.iter().map(|(port, _)| *port).collect())
 }
 
 /// Where a directory of the cluster's lies.

@@ -12,7 +12,7 @@ use conclave_client::Options;
 use tokio::runtime::Runtime;
 
 use crate::proxy::{Direction, Proxy, Rule, Weather};
-use crate::{Error, eventually_async, free_ports};
+use crate::{Error, eventually_async};
 
 /// The network that members dial from: all of 127.0.0.0/8 is this machine.
 const DIAL_FROM: [u8; 2] = [127, 77];
@@ -111,16 +111,14 @@ impl Network {
         self.fronts().extend([front(For::Clients, client), front(For::Members, peer)]);
     }
 
-    /// Proxies before these members for a client that is new: their addresses.
-    pub(crate) fn add_client(&self, members: &[u64]) -> Result<Vec<SocketAddr>, Error> {
+    /// Makes proxies before these members, one address each, for a client that is new.
+    pub(crate) fn add_client(&self, members: &[u64], addresses: &[SocketAddr]) -> Result<(), Error> {
         let number = {
             let mut state = self.board.state();
             state.numbered += 1;
             state.numbered
         };
-        let mut addresses = Vec::new();
-        for (member, port) in members.iter().zip(free_ports(members.len())?) {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for (member, address) in members.iter().zip(addresses.iter().copied()) {
             let mut fronts = self.fronts();
             let public = fronts.iter().find(|front| front.member == *member && front.whom == For::Clients);
             let public = public.ok_or_else(|| format!("there is no member {member}"))?;
@@ -128,9 +126,8 @@ impl Network {
             let whom = For::Client(number);
             let proxy = if runs { Some(self.start(*member, whom, address, target)?) } else { None };
             fronts.push(Front { member: *member, whom, address, target, proxy });
-            addresses.push(address);
         }
-        Ok(addresses)
+        Ok(())
     }
 
     /// Begins to carry what is for a member.

@@ -6,6 +6,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -50,18 +51,20 @@ pub fn done(dir: &Path, args: &[&str]) -> String {
     ran.out
 }
 
-/// First of ports for a cluster that nobody has. The system chooses the number, which is then brought below those that
-/// it gives to clients' sockets, so that none of them takes it later.
+/// First of the ports of a cluster, which are below those that the system gives to clients' sockets and that the tests of
+/// other packages take. No other test gets one of them before this process ends, also while nobody listens on them.
 pub fn base_port() -> u16 {
-    for _ in 0..100 {
-        let chosen = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let base = 10_000 + chosen % 20_000;
+    static HELD: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+    for base in (10_000..19_800).step_by(300) {
+        // Between the ports that members have, which are up to 5 from `base`, from 100 above it and from 200 above it.
+        let Ok(holder) = TcpListener::bind(("127.0.0.1", base + 299)) else { continue };
         let free = (0..5).all(|n| {
             UdpSocket::bind(("127.0.0.1", base + n)).is_ok()
                 && UdpSocket::bind(("127.0.0.1", base + 100 + n)).is_ok()
                 && TcpListener::bind(("127.0.0.1", base + 200 + n)).is_ok()
         });
         if free {
+            HELD.lock().unwrap_or_else(PoisonError::into_inner).push(holder);
             return base;
         }
     }
