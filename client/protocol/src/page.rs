@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Stat, limits};
 
+/// Bytes of a packed child beside its name and data, about; most have fewer.
+const AROUND: usize = 64;
+
 /// One child in a [`Page`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -32,7 +35,9 @@ pub struct Page {
 }
 
 fn pack<S: Serializer>(children: &[Entry], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(&postcard::to_stdvec(children).map_err(S::Error::custom)?)
+    let bytes = |child: &Entry| AROUND + child.name.len() + child.data.as_ref().map_or(0, Bytes::len);
+    let packed = Vec::with_capacity(children.iter().map(bytes).sum());
+    serializer.serialize_bytes(&postcard::to_extend(children, packed).map_err(S::Error::custom)?)
 }
 
 fn unpack<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {

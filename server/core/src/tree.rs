@@ -10,6 +10,9 @@ use crate::tx::within;
 use crate::view::{Base, Row, Stop};
 use crate::{Fault, Table, ZnodeId, key};
 
+/// Children that are looked up at a time: a page that ends by its bytes has few of them.
+const AT_ONCE: usize = 128;
+
 /// A row, decoded.
 pub(crate) fn typed<T: DeserializeOwned>(base: &dyn Base, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
     base.row(table, key)?.map(|bytes| row::decode(table, &bytes)).transpose()
@@ -22,8 +25,11 @@ pub(crate) fn child(base: &dyn Base, parent: ZnodeId, name: &str) -> Result<Opti
 
 /// A znode's row; its absence is a broken tree when something refers to it.
 pub(crate) fn znode(base: &dyn Base, id: ZnodeId) -> Result<Znode, Fault> {
-    let row = typed(base, Table::Znode, &key::znode(id))?;
-    row.ok_or_else(|| Fault::Invariant(format!("znode {} is named and has no row", id.0)))
+    typed(base, Table::Znode, &key::znode(id))?.ok_or_else(|| no_row(id))
+}
+
+fn no_row(id: ZnodeId) -> Fault {
+    Fault::Invariant(format!("znode {} is named and has no row", id.0))
 }
 
 /// A znode's data.
@@ -31,7 +37,11 @@ pub(crate) fn data(base: &dyn Base, id: ZnodeId, stat: &Stat) -> Result<Bytes, F
     if stat.data_bytes == 0 {
         return Ok(Bytes::new());
     }
-    let data = base.row(Table::Data, &key::znode(id))?.unwrap_or_default();
+    as_its_stat_says(id, stat, base.row(Table::Data, &key::znode(id))?)
+}
+
+fn as_its_stat_says(id: ZnodeId, stat: &Stat, row: Option<Bytes>) -> Result<Bytes, Fault> {
+    let data = row.unwrap_or_default();
     if data.len() as u64 == stat.data_bytes {
         return Ok(data);
     }
@@ -66,7 +76,7 @@ pub(crate) fn find(base: &dyn Base, path: &Path) -> Result<Found, Fault> {
     }
     // The root is missing before genesis; every other id was just read.
     let deepest = match typed(base, Table::Znode, &key::znode(id))? {
-        None if id != ZnodeId::ROOT => return Err(Fault::Invariant(format!("znode {} is named and has no row", id.0))),
+        None if id != ZnodeId::ROOT => return Err(no_row(id)),
         row => row.map(|row| (id, row)),
     };
     Ok(Found { deepest, missing: path.depth() - found })
@@ -110,29 +120,82 @@ pub(crate) fn children(base: &dyn Base, principal: &str, path: &Path, listing: L
     let limit = limit.clamp(1, limits::PAGE_CHILDREN) as usize;
     let prefix = key::child(parent, prefix);
     let after = after.map(|name| key::child(parent, name));
-    let rows = base.scan(Table::Child, &prefix, after.as_deref(), limit + 1)?;
+    let mut rows = base.scan(Table::Child, &prefix, after.as_deref(), limit + 1)?;
     let mut page = Page { children: Vec::with_capacity(rows.len().min(limit)), more: rows.len() > limit };
-    let mut bytes = 0;
-    for (key, value) in rows.into_iter().take(limit) {
-        let mut child = Entry { name: child_name(&key)?, stat: None, data: None };
-        if detail != Detail::Names {
-            let id: ZnodeId = row::decode(Table::Child, &value)?;
-            let znode = znode(base, id)?;
-            if is_allowed(base, principal, Permission::Read, znode.acl)? {
-                child.stat = Some(znode.stat);
-            }
-            if let (Detail::Data, Some(stat)) = (detail, &child.stat) {
-                bytes += stat.data_bytes;
-                if bytes > limits::PAGE_BYTES as u64 && !page.children.is_empty() {
-                    page.more = true;
-                    break;
-                }
-                child.data = Some(data(base, id, stat)?);
-            }
+    rows.truncate(limit);
+    if detail == Detail::Names {
+        for (key, _) in rows {
+            page.children.push(Entry { name: child_name(&key)?, stat: None, data: None });
         }
-        page.children.push(child);
+        return Ok(page);
+    }
+    let mut room = limits::PAGE_BYTES as u64;
+    for rows in rows.chunks(AT_ONCE) {
+        let mut listed = listed(base, principal, rows)?;
+        if detail == Detail::Data {
+            let fit = listed.iter().take_while(|(_, child)| {
+                let bytes = child.stat.map_or(0, |stat| stat.data_bytes);
+                let fits = bytes <= room;
+                room = room.saturating_sub(bytes);
+                fits
+            });
+            let fit = fit.count().max(usize::from(page.children.is_empty()));
+            page.more |= fit < listed.len();
+            listed.truncate(fit);
+            add_data(base, &mut listed)?;
+        }
+        let is_whole = listed.len() == rows.len();
+        page.children.extend(listed.into_iter().map(|(_, child)| child));
+        if !is_whole {
+            break;
+        }
     }
     Ok(page)
+}
+
+/// Children, with the stats of those that the principal may read.
+fn listed(base: &dyn Base, principal: &str, rows: &[Row]) -> Result<Vec<(ZnodeId, Entry)>, Fault> {
+    let ids: Vec<ZnodeId> = rows.iter().map(|(_, id)| row::decode(Table::Child, id)).collect::<Result<_, _>>()?;
+    // Most children of one parent have one access list.
+    let mut last = None;
+    let mut listed = Vec::with_capacity(rows.len());
+    for ((key, _), (id, row)) in rows.iter().zip(ids.iter().zip(several(base, Table::Znode, &ids)?)) {
+        let znode: Znode = row::decode(Table::Znode, &row.ok_or_else(|| no_row(*id))?)?;
+        let may_read = match last {
+            Some((acl, may_read)) if acl == znode.acl => may_read,
+            _ => is_allowed(base, principal, Permission::Read, znode.acl)?,
+        };
+        last = Some((znode.acl, may_read));
+        let stat = may_read.then_some(znode.stat);
+        listed.push((*id, Entry { name: child_name(key)?, stat, data: None }));
+    }
+    Ok(listed)
+}
+
+/// Adds the data of those whose stats are told.
+fn add_data(base: &dyn Base, listed: &mut [(ZnodeId, Entry)]) -> Result<(), Fault> {
+    let has_row = |child: &Entry| child.stat.is_some_and(|stat| stat.data_bytes > 0);
+    let ids: Vec<ZnodeId> = listed.iter().filter(|(_, child)| has_row(child)).map(|(id, _)| *id).collect();
+    let mut rows = several(base, Table::Data, &ids)?.into_iter();
+    for (id, child) in listed {
+        if let Some(stat) = &child.stat {
+            let row = if has_row(child) { rows.next().flatten() } else { None };
+            child.data = Some(as_its_stat_says(*id, stat, row)?);
+        }
+    }
+    Ok(())
+}
+
+/// Rows of znodes, in the order of their ids here; the table is asked in its own.
+fn several(base: &dyn Base, table: Table, ids: &[ZnodeId]) -> Result<Vec<Option<Bytes>>, Fault> {
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_unstable_by_key(|at| ids[*at]);
+    let keys: Vec<[u8; 8]> = order.iter().map(|at| key::znode(ids[*at])).collect();
+    let mut rows = vec![None; ids.len()];
+    for (at, row) in order.into_iter().zip(base.several(table, &keys)?) {
+        rows[at] = row;
+    }
+    Ok(rows)
 }
 
 /// All rows with a prefix, page by page.

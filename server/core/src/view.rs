@@ -27,6 +27,14 @@ pub trait Base: Send {
     /// # Errors
     /// A fault of this member.
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Fault>;
+
+    /// The values of several rows, whose keys ascend.
+    ///
+    /// # Errors
+    /// A fault of this member.
+    fn several(&self, table: Table, keys: &[[u8; 8]]) -> Result<Vec<Option<Bytes>>, Fault> {
+        keys.iter().map(|key| self.row(table, key)).collect()
+    }
 }
 
 /// A key and its value.

@@ -286,6 +286,32 @@ fn a_key_that_lmdb_does_not_take_is_a_fault_to_write_and_absent_to_read() {
 }
 
 #[test]
+fn several_rows_are_those_that_one_by_one_are_read_wherever_they_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    let Opened { store, mut writer, .. } = open(dir.path());
+    // Neighbours, a few apart, far apart, and of different sizes.
+    let there: Vec<u64> = (5..40).chain((40..80).step_by(3)).chain((100..2_000).step_by(61)).collect();
+    for (n, id) in there.iter().enumerate() {
+        put(&mut writer, n as u64 + 1, &[(&id.to_be_bytes(), &vec![n as u8; n % 7])]);
+    }
+    let snapshot = store.snapshot().unwrap();
+    let all = |ids: &[u64]| {
+        let keys: Vec<[u8; 8]> = ids.iter().map(|id| id.to_be_bytes()).collect();
+        let one_by_one: Vec<Option<Bytes>> = keys.iter().map(|key| snapshot.row(Table::Data, key).unwrap()).collect();
+        assert_eq!(snapshot.several(Table::Data, &keys).unwrap(), one_by_one, "{ids:?}");
+        one_by_one.iter().flatten().count()
+    };
+    assert_eq!(all(&there), there.len());
+    assert_eq!(all(&(0..2_100).collect::<Vec<_>>()), there.len());
+    assert_eq!(all(&[5, 5, 39, 1_991, 1_991, 2_000, 2_001]), 5, "one twice is found twice");
+    assert_eq!(all(&[0, 1, 2]) + all(&[3_000, 4_000]) + all(&[]), 0);
+    for step in 1..50 {
+        assert!(all(&(0..2_100).step_by(step).collect::<Vec<_>>()) > 0);
+    }
+    assert_eq!(snapshot.several(Table::Znode, &[[0; 8]]).unwrap(), [None], "an empty table");
+}
+
+#[test]
 fn large_values_come_back_whole() {
     let dir = tempfile::tempdir().unwrap();
     let Opened { store, mut writer, .. } = open(dir.path());
@@ -315,12 +341,12 @@ fn a_full_map_is_a_fault_and_undoes_the_batch() {
 #[test]
 fn a_flipped_bit_is_found_by_the_read_of_its_row_and_by_the_scrub() {
     let value = b"a value that stands nowhere else in the file";
-    let hash = RowHash::of(Table::Data, b"victim", value).0.to_be_bytes();
+    let hash = RowHash::of(Table::Data, b"a victim", value).0.to_be_bytes();
     // In the value, and in the stored hash.
     for (needle, at) in [(&value[..], 20), (&hash[..], 3)] {
         let dir = tempfile::tempdir().unwrap();
         let mut opened = open(dir.path());
-        put(&mut opened.writer, 1, &[(b"victim", value), (b"witness", b"fine")]);
+        put(&mut opened.writer, 1, &[(b"a victim", value), (b"witness", b"fine")]);
         opened.writer.close().unwrap();
         drop(opened.store);
         flip(dir.path(), needle, at);
@@ -329,8 +355,9 @@ fn a_flipped_bit_is_found_by_the_read_of_its_row_and_by_the_scrub() {
         assert_eq!(discarded, None);
         assert_eq!(data(&store, b"witness").unwrap(), "fine");
         let snapshot = store.snapshot().unwrap();
-        let damaged = Fault::Damaged { table: Table::Data, key: "76696374696d".to_owned() };
-        assert_eq!(snapshot.row(Table::Data, b"victim").unwrap_err(), damaged);
+        let damaged = Fault::Damaged { table: Table::Data, key: "612076696374696d".to_owned() };
+        assert_eq!(snapshot.row(Table::Data, b"a victim").unwrap_err(), damaged);
+        assert_eq!(snapshot.several(Table::Data, &[*b"a victim", *b"witness1"]).unwrap_err(), damaged);
         assert_eq!(snapshot.scan(Table::Data, b"", None, 10).unwrap_err(), damaged);
         assert_eq!(snapshot.scrub().unwrap_err(), damaged);
     }
