@@ -305,9 +305,8 @@ fn several_rows_are_those_that_one_by_one_are_read_wherever_they_lie() {
     assert_eq!(all(&(0..2_100).collect::<Vec<_>>()), there.len());
     assert_eq!(all(&[5, 5, 39, 1_991, 1_991, 2_000, 2_001]), 5, "one twice is found twice");
     assert_eq!(all(&[0, 1, 2]) + all(&[3_000, 4_000]) + all(&[]), 0);
-    for step in 1..50 {
-        assert!(all(&(0..2_100).step_by(step).collect::<Vec<_>>()) > 0);
-    }
+    let found: usize = (1..50).map(|step| all(&(0..2_100).step_by(step).collect::<Vec<_>>())).sum();
+    assert!(found > there.len(), "{found} rows in all");
     assert_eq!(snapshot.several(Table::Znode, &[[0; 8]]).unwrap(), [None], "an empty table");
 }
 
