@@ -366,7 +366,8 @@ async fn publishers_and_those_who_go_back_never_mix_while_a_leader_is_killed() {
         published.extend(own);
     }
     done.store(true, Ordering::SeqCst);
-    let (own, sources) = going_back.await.unwrap();
+    let (own, sources) =
+        tokio::time::timeout(PATIENCE, going_back).await.expect("it goes back once, and ends").unwrap();
     count += own.len();
     published.extend(own);
     // Each has a version of its own, and none is missing.

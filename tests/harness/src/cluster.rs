@@ -354,11 +354,7 @@ impl Cluster {
     pub fn options_to(&self, name: &str, members: &[u64]) -> Result<Options, Error> {
         let dir = self.pki.client(name)?;
         let addresses = match &self.network {
-            Some(network) => {
-                let addresses: Vec<SocketAddr> = members.iter().map(|_| self.ports.udp()).collect::<Result<_, _>>()?;
-                network.add_client(members, &addresses)?;
-                addresses
-            }
+            Some(network) => network.add_client(members)?,
             None => members.iter().map(|id| self.configs[id].listen.client).collect(),
         };
         Ok(profile(&dir, &addresses))

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use conclave_client::Options;
 use tokio::runtime::Runtime;
 
+use crate::ports::Ports;
 use crate::proxy::{Direction, Proxy, Rule, Weather};
 use crate::{Error, eventually_async};
 
@@ -96,13 +97,21 @@ pub(crate) struct Network {
     board: Arc<Board>,
     fronts: Mutex<Vec<Front>>,
     weather: Mutex<Weather>,
+    /// Of the proxies for one client each.
+    ports: Ports,
 }
 
 impl Network {
     pub(crate) fn new() -> Result<Self, Error> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).thread_name("network").enable_all().build()?;
-        Ok(Self { runtime: Some(runtime), board: Arc::default(), fronts: Mutex::default(), weather: Mutex::default() })
+        Ok(Self {
+            runtime: Some(runtime),
+            board: Arc::default(),
+            fronts: Mutex::default(),
+            weather: Mutex::default(),
+            ports: Ports::default(),
+        })
     }
 
     /// Makes proxies before a member that will listen at these addresses; they begin with [`Network::open`].
@@ -111,14 +120,16 @@ impl Network {
         self.fronts().extend([front(For::Clients, client), front(For::Members, peer)]);
     }
 
-    /// Makes proxies before these members, one address each, for a client that is new.
-    pub(crate) fn add_client(&self, members: &[u64], addresses: &[SocketAddr]) -> Result<(), Error> {
+    /// Proxies before these members for a client that is new: their addresses.
+    pub(crate) fn add_client(&self, members: &[u64]) -> Result<Vec<SocketAddr>, Error> {
         let number = {
             let mut state = self.board.state();
             state.numbered += 1;
             state.numbered
         };
-        for (member, address) in members.iter().zip(addresses.iter().copied()) {
+        let mut addresses = Vec::new();
+        for member in members {
+            let address = self.ports.udp()?;
             let mut fronts = self.fronts();
             let public = fronts.iter().find(|front| front.member == *member && front.whom == For::Clients);
             let public = public.ok_or_else(|| format!("there is no member {member}"))?;
@@ -126,8 +137,9 @@ impl Network {
             let whom = For::Client(number);
             let proxy = if runs { Some(self.start(*member, whom, address, target)?) } else { None };
             fronts.push(Front { member: *member, whom, address, target, proxy });
+            addresses.push(address);
         }
-        Ok(())
+        Ok(addresses)
     }
 
     /// Begins to carry what is for a member.

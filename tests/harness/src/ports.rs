@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use rand::Rng;
@@ -19,14 +20,8 @@ const NUMBERS: Range<u16> = 20_000..32_000;
 #[derive(Debug)]
 pub struct Ports {
     among: Range<u16>,
-    held: Mutex<Vec<Twin>>,
-}
-
-/// What holds a port, by being open.
-#[derive(Debug)]
-enum Twin {
-    ForUdp { _tcp: TcpListener },
-    ForTcp { _udp: UdpSocket },
+    /// Sockets that hold them by being open.
+    held: Mutex<Vec<OwnedFd>>,
 }
 
 impl Default for Ports {
@@ -44,7 +39,7 @@ impl Ports {
         self.take(|address| {
             let held = TcpListener::bind(address)?;
             UdpSocket::bind(address)?;
-            Ok(Twin::ForUdp { _tcp: held })
+            Ok(held.into())
         })
     }
 
@@ -56,16 +51,16 @@ impl Ports {
         self.take(|address| {
             let held = UdpSocket::bind(address)?;
             TcpListener::bind(address)?;
-            Ok(Twin::ForTcp { _udp: held })
+            Ok(held.into())
         })
     }
 
-    fn take(&self, hold: impl Fn(SocketAddr) -> std::io::Result<Twin>) -> Result<SocketAddr, Error> {
+    fn take(&self, hold: impl Fn(SocketAddr) -> std::io::Result<OwnedFd>) -> Result<SocketAddr, Error> {
         let middle = rand::rng().random_range(self.among.clone());
         for number in (middle..self.among.end).chain(self.among.start..middle) {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
-            if let Ok(twin) = hold(address) {
-                self.held.lock().unwrap_or_else(PoisonError::into_inner).push(twin);
+            if let Ok(socket) = hold(address) {
+                self.held.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
                 return Ok(address);
             }
         }
