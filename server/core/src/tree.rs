@@ -140,13 +140,13 @@ pub(crate) fn children(base: &dyn Base, principal: &str, path: &Path, listing: L
                 fits
             });
             let fit = fit.count().max(usize::from(page.children.is_empty()));
-            page.more |= fit < listed.len();
             listed.truncate(fit);
             add_data(base, &mut listed)?;
         }
-        let is_whole = listed.len() == rows.len();
+        let is_cut = listed.len() < rows.len();
         page.children.extend(listed.into_iter().map(|(_, child)| child));
-        if !is_whole {
+        if is_cut {
+            page.more = true;
             break;
         }
     }
